@@ -1,0 +1,24 @@
+"""The families that s2s knows, by the ``model_type`` of their config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seq2seq_cli.errors import CheckpointError, nearest
+from seq2seq_cli.families import bert, gpt2, roberta
+from seq2seq_cli.families.family import Family, Role
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (bert.FAMILY, gpt2.FAMILY, roberta.FAMILY)}
+
+
+def family_of(config: Mapping[str, Any], *, where: str = "") -> Family:
+    """The family of a config.json; CheckpointError for one that we do not have."""
+    name = config.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        what = f"model_type {name!r} is not supported" if name else "config.json has no model_type"
+        raise CheckpointError(what, where=where, remedy=nearest(str(name), FAMILIES))
+    return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "Family", "Role", "family_of"]

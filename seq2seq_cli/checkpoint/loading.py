@@ -1,0 +1,150 @@
+"""From a published folder to a stack: translate the config, rename the weights, check, fill in the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq_cli.checkpoint.report import LoadReport
+from seq2seq_cli.errors import CheckpointError, Finding
+from seq2seq_cli.families import Family, Role
+from seq2seq_cli.families.translate import to_ours
+from seq2seq_cli.model import Stack, StackConfig
+from seq2seq_cli.model.stack import initialise
+
+#: how many names an error lists before it counts the rest
+_NAMED = 5
+
+
+def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the published defaults where it is silent (4.x files leave defaults out)."""
+    return {**family.options, **config}
+
+
+def stack_config(family: Family, config: Mapping[str, Any], role: Role, *, where: str) -> StackConfig:
+    """Translate a config.json, checking that every size is a positive whole number."""
+    full = full_config(family, config)
+    wrong = [
+        Finding(f"{key}={full[key]!r} is not a sensible value", where, f"the default is {default!r}")
+        for key, default in family.options.items()
+        if not key.endswith("_token_id") and not _sensible(full[key], default)
+    ]
+    if wrong:
+        raise CheckpointError(findings=wrong)
+    try:
+        return family.stack_config(full, role)
+    except CheckpointError as error:
+        raise CheckpointError(
+            findings=[Finding(f.what, f.where or where, f.remedy) for f in error.findings]
+        ) from None
+
+
+def _sensible(value: Any, default: Any) -> bool:
+    """Is ``value`` of the kind that ``default`` shows (sizes positive, probabilities below 1)?"""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+    return default is None or isinstance(value, type(default))
+
+
+def build_stack(
+    family: Family,
+    config: StackConfig,
+    weights: Mapping[str, Tensor] | None,
+    *,
+    where: str,
+    may_be_fresh: Callable[[str], bool] = lambda name: False,
+    generator: torch.Generator | None = None,
+) -> tuple[Stack, LoadReport]:
+    """A stack with the file's weights under our parameter names.
+
+    weights: published names (without the part's prefix); None = everything fresh. A parameter that the
+    file lacks is fresh when ``may_be_fresh`` says so, else an error, as are unknown names, other shapes
+    and values that are not finite.
+    """
+    with torch.device("meta"):
+        stack = Stack(config)
+    if weights is None:
+        fill(stack, {}, generator=generator)
+        fresh = {name: parameter.numel() for name, parameter in stack.named_parameters()}
+        return stack.eval(), LoadReport(fresh=fresh)
+    translated = to_ours(family, weights, tied=config.tie_head)
+    wanted = dict(stack.named_parameters())
+    found = {name: tensor for name, tensor in translated.weights.items() if name in wanted}
+    _check(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)
+    fill(stack, found, generator=generator)
+    unused = {**translated.ignored, **{n: t for n, t in translated.weights.items() if n not in wanted}}
+    report = LoadReport(
+        loaded={name: tensor.numel() for name, tensor in found.items()},
+        fresh={name: wanted[name].numel() for name in wanted if name not in found},
+        unused={name: tensor.numel() for name, tensor in unused.items()},
+    )
+    return stack.eval(), report
+
+
+def _check(
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    unknown: Mapping[str, Tensor],
+    *,
+    where: str,
+    may_be_fresh: Callable[[str], bool],
+) -> None:
+    findings = []
+    missing = [name for name in wanted if name not in found and not may_be_fresh(name)]
+    if missing:
+        findings.append(Finding(f"{len(missing)} parameters are missing: {_listed(missing)}", where))
+    if unknown:
+        findings.append(
+            Finding(
+                f"{len(unknown)} unexpected parameters: {_listed(list(unknown))}",
+                where,
+                "is model_type in config.json right?",
+            )
+        )
+    shapes = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+        for name, tensor in found.items()
+        if tensor.shape != wanted[name].shape
+    ]
+    if shapes:
+        findings.append(
+            Finding(
+                f"{len(shapes)} parameters have another shape than config.json says: {_listed(shapes)}", where
+            )
+        )
+    broken = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        findings.append(Finding(f"{len(broken)} parameters hold NaN or infinity: {_listed(broken)}", where))
+    if findings:
+        raise CheckpointError(findings=findings)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, generator: torch.Generator | None = None
+) -> None:
+    """Give a module that was built on the meta device its parameters: ``tensors`` as float32, the others
+    the family's starting values. Parameters that stand in two places (tied) stay one parameter."""
+    replaced: dict[int, nn.Parameter] = {}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    for owner in module.modules():
+        for leaf, parameter in list(owner.named_parameters(recurse=False)):
+            if id(parameter) not in replaced:
+                tensor = tensors.get(names[id(parameter)])
+                value = torch.empty(parameter.shape) if tensor is None else tensor.detach().float()
+                replaced[id(parameter)] = nn.Parameter(value)
+            setattr(owner, leaf, replaced[id(parameter)])
+    fresh = [name for name, _ in module.named_parameters() if name not in tensors]
+    if isinstance(module, Stack):
+        initialise(module, config=module.config, only=set(fresh), generator=generator)

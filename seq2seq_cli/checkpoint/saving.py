@@ -1,0 +1,121 @@
+"""Writing a model folder in the published format, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from seq2seq_cli import __version__
+from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER, Bundle
+from seq2seq_cli.checkpoint.folder import stage_folder
+from seq2seq_cli.families import family_of
+from seq2seq_cli.families.translate import to_published
+from seq2seq_cli.model import EncoderDecoder, SpecialIds, Stack
+
+#: larger models are written in several files with an index
+SHARD_BYTES = 5 * 1024**3
+
+
+def save_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
+    """Write ``bundle`` to ``folder``; UsageError when that exists, is not empty and may not be replaced."""
+    with stage_folder(folder, overwrite=overwrite) as staged:
+        write_model(bundle, staged)
+
+
+def write_model(bundle: Bundle, folder: Path) -> None:
+    """Write the model's files into an existing folder (see contract: config, weights, tokenizers, card)."""
+    write_weights(published_weights(bundle), folder)
+    _write_json(folder / "config.json", bundle.config)
+    ids = id_settings(bundle.model.special_ids)
+    _write_json(folder / "generation_config.json", {**bundle.model.generation, **ids})
+    source, target = bundle.source_tokenizer, bundle.target_tokenizer
+    if source is not None:
+        source.save(folder)
+    if target is not None and (source is None or source.fingerprint != target.fingerprint):
+        (folder / TARGET_TOKENIZER).mkdir()
+        target.save(folder / TARGET_TOKENIZER)
+    (folder / "README.md").write_text(_card(bundle), encoding="utf-8")
+
+
+def id_settings(ids: SpecialIds) -> dict[str, Any]:
+    """The special ids under their published names, those that are set."""
+    eos = ids.eos[0] if len(ids.eos) == 1 else list(ids.eos) or None
+    named = {
+        "decoder_start_token_id": ids.start,
+        "bos_token_id": ids.bos,
+        "eos_token_id": eos,
+        "pad_token_id": ids.pad,
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def published_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """Every tensor under its published name. Shared parameters appear on both sides, tied heads once."""
+    model = bundle.model
+    if isinstance(model, Stack):
+        return _published(model, bundle.config, with_head=model.head is not None)
+    encoder = _published(model.encoder, bundle.config["encoder"], with_head=False)
+    decoder = _published(model.decoder, bundle.config["decoder"], with_head=True)
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.items()}
+    weights |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
+    if model.projection is not None:
+        weights |= {f"enc_to_dec_proj.{n}": p.detach() for n, p in model.projection.named_parameters()}
+    return weights
+
+
+def _published(stack: Stack, config: dict[str, Any], *, with_head: bool) -> dict[str, Tensor]:
+    ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
+    return to_published(family_of(config), ours, tied=stack.config.tie_head, with_head=with_head)
+
+
+def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """model.safetensors, or shards of at most ``SHARD_BYTES`` with their index."""
+    from safetensors.torch import save_file
+
+    shards: list[dict[str, Tensor]] = [{}]
+    size, seen = 0, set()
+    for name, tensor in weights.items():
+        # the format refuses two names for one memory: shared parameters are written out twice
+        tensor = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        seen.add(tensor.data_ptr())
+        if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    metadata = {"format": "pt"}
+    if len(shards) == 1:
+        save_file(shards[0], folder / "model.safetensors", metadata=metadata)
+        return
+    where: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata=metadata)
+        where |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in weights.values())
+    _write_json(
+        folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where}
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _card(bundle: Bundle) -> str:
+    """A short model card: what it is made of, whether it was trained, how to run it."""
+    s2s = bundle.config.get("s2s", {})
+    lines = ["---", "library_name: s2s", "tags: [s2s]", "---", ""]
+    if isinstance(bundle.model, EncoderDecoder):
+        names = " → ".join(str(bundle.config[side]["model_type"]) for side in ("encoder", "decoder"))
+        lines += [f"# {names}", "", "An encoder-decoder model, made with s2s " + __version__ + ".", ""]
+        lines += [f"- {side}: {s2s[side]}" for side in ("encoder", "decoder") if side in s2s]
+    else:
+        lines += [f"# {bundle.config['model_type']}", "", f"A single stack, made with s2s {__version__}.", ""]
+    lines += [f"- shared parameters: {s2s['share']}"] if s2s.get("share", "none") != "none" else []
+    lines += ["- fine-tuned: " + ("yes" if bundle.is_trained else "no, fresh parameters are random"), ""]
+    lines += ["```sh", "echo 'a line of text' | s2s generate -m FOLDER", "```", ""]
+    return "\n".join(lines)

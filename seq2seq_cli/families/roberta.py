@@ -1,0 +1,51 @@
+"""RoBERTa (Liu et al. 2019): BERT whose positions start behind the padding id, with other head names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.families import bert
+from seq2seq_cli.families.family import Config, Family, Role, linear
+from seq2seq_cli.model import StackConfig
+
+
+def _stack_config(config: Config, role: Role) -> StackConfig:
+    if not isinstance(config["pad_token_id"], int):
+        raise CheckpointError("RoBERTa needs a pad_token_id: its positions start behind it")
+    # fairseq counts positions from the padding id on, so the first pad_token_id + 1 rows are never used
+    stack = bert.bert_like(config, role, position_offset=config["pad_token_id"] + 1)
+    return replace(stack, head_activation="gelu")  # whatever hidden_act says
+
+
+FAMILY = Family(
+    name="roberta",
+    options={
+        **bert.OPTIONS,
+        "vocab_size": 50265,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    },
+    stack_config=_stack_config,
+    body_prefix="roberta.",
+    keys=bert.layer_keys(),
+    head_keys=(
+        *linear("lm_head.dense", "head.dense"),
+        *linear("lm_head.layer_norm", "head.norm"),
+        ("lm_head.decoder.weight", "head.weight"),
+        ("lm_head.bias", "head.bias"),
+    ),
+    ignored=bert.IGNORED,
+    tied=("lm_head.decoder.weight", "lm_head.decoder.bias"),
+    tokenizer="byte-level bpe",
+    architectures={
+        "encoder": "RobertaModel",
+        "decoder": "RobertaForCausalLM",
+        "cross_decoder": "RobertaForCausalLM",
+        "masked_lm": "RobertaForMaskedLM",
+    },
+)

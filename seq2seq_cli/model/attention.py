@@ -1,0 +1,116 @@
+"""Multi-head attention: one module, one call of scaled_dot_product_attention (Vaswani et al. 2017, 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2seq_cli.model.cache import KVCache
+
+
+def safe_mask(mask: Tensor) -> Tensor:
+    """Let a query that may see nothing see everything, so that its (unused) row is finite, not NaN.
+
+    mask: bool [..., Q, K], true = visible.
+    """
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def source_mask(mask: Tensor | None) -> Tensor | None:
+    """Key mask [B, S] -> [B, 1, 1, S] for attention over a source; None when everything is visible."""
+    if mask is None or bool(mask.all()):
+        return None
+    return safe_mask(mask[:, None, None, :])
+
+
+class Attention(nn.Module):
+    """Projections and one attention call; self-attention or cross-attention by which method is called."""
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        dropout: float,
+        key_value_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        inner = num_heads * head_size
+        self.query = nn.Linear(hidden_size, inner)
+        self.key = nn.Linear(key_value_size or hidden_size, inner)
+        self.value = nn.Linear(key_value_size or hidden_size, inner)
+        self.output = nn.Linear(inner, hidden_size)
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = scale
+        self.dropout = dropout
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, L, N * H] -> [B, N, L, H]."""
+        return x.view(*x.shape[:-1], self.num_heads, self.head_size).transpose(1, 2)
+
+    def _attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
+    ) -> Tensor:
+        """Queries [B, N, Q, H] over keys and values [B, N, K, H] -> [B, Q, N * H] before the output."""
+        mixed = F.scaled_dot_product_attention(
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+            scale=self.scale,
+        )
+        return mixed.transpose(1, 2).flatten(2)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None,
+        causal: bool = False,
+        cache: KVCache | None = None,
+        depth: int = 0,
+    ) -> Tensor:
+        """Self-attention of x [B, L, D]. ``mask`` bool [B, 1, Q, K] (None = all visible, or the plain
+        left-to-right mask when ``causal``); with a cache, keys and values of earlier steps join in."""
+        query, keys, values = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        if cache is not None:
+            keys, values = cache.append(depth, keys, values)
+        attended: Tensor = self.output(self._attend(query, keys, values, mask, causal=causal))
+        return attended
+
+    def cross_attend(
+        self,
+        x: Tensor,
+        states: Tensor,
+        *,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        depth: int = 0,
+    ) -> Tensor:
+        """Attention of x [R, Q, D] over the source's states [B, S, E]; ``mask`` bool [B, 1, 1, S].
+
+        R is B times the number of beams: the beams of a source become more query rows of that source, so
+        its keys and values are projected once and never copied per beam.
+        """
+        stored = None if cache is None else cache.cross(depth)
+        if stored is None:
+            stored = self._split(self.key(states)), self._split(self.value(states))
+            if cache is not None:
+                cache.set_cross(depth, *stored)
+        keys, values = stored
+        rows, length = x.shape[:2]
+        query = self._split(self.query(x).view(keys.shape[0], -1, self.num_heads * self.head_size))
+        mixed = self._attend(query, keys, values, mask)
+        attended: Tensor = self.output(mixed.reshape(rows, length, -1))
+        return attended
+
+
+def left_to_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    """bool [Q, K]: the last ``queries`` of ``keys`` positions, each seeing itself and what came before."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)

@@ -1,0 +1,61 @@
+"""An encoder and a decoder as one model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq_cli.model.config import EncoderDecoderConfig, SpecialIds
+from seq2seq_cli.model.stack import Encoded, Stack
+
+
+class EncoderDecoder(nn.Module):
+    """p(target | source): the decoder attends to the encoder's states in every layer.
+
+    ``projection`` maps the encoder's width to the decoder's where they differ and the decoder's
+    cross-attention was not built for the encoder's width.
+    """
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.special_ids = SpecialIds()
+        self.generation: dict[str, object] = {}
+        self.encoder = Stack(config.encoder)
+        self.decoder = Stack(config.decoder)
+        self.projection: nn.Linear | None = None
+        wanted = config.decoder.cross_attention_size or config.decoder.hidden_size
+        if config.encoder.hidden_size != wanted:
+            self.projection = nn.Linear(config.encoder.hidden_size, wanted)
+
+    def encode(self, source_ids: Tensor, source_mask: Tensor | None = None) -> Encoded:
+        """Source ids [B, S] and mask [B, S] -> what the decoder attends to, at the decoder's width."""
+        if source_mask is None:
+            source_mask = torch.ones_like(source_ids, dtype=torch.bool)
+        states = self.encoder.states(source_ids, source_mask)
+        if self.projection is not None:
+            states = self.projection(states)
+        return Encoded(states=states, mask=source_mask.bool())
+
+    def forward(
+        self,
+        source_ids: Tensor,
+        source_mask: Tensor | None,
+        target_ids: Tensor,
+        target_mask: Tensor | None = None,
+    ) -> Tensor:
+        """[B, S], [B, S], [B, T] -> logits [B, T, V]; target_ids begin with the start id."""
+        encoded = self.encode(source_ids, source_mask)
+        logits: Tensor = self.decoder(target_ids, target_mask, encoded=encoded)
+        return logits
+
+    def tie(self) -> None:
+        """Make the two sides use the same parameters, as ``config.share`` says (same storage)."""
+        if self.config.share == "none":
+            return
+        self.encoder.embedding.weight = self.decoder.embedding.weight
+        if self.config.share == "all":
+            theirs = dict(self.decoder.named_modules())
+            for name, module in self.encoder.named_modules():
+                for leaf in [leaf for leaf, _ in module.named_parameters(recurse=False)]:
+                    setattr(module, leaf, getattr(theirs[name], leaf))

@@ -1,0 +1,91 @@
+"""One transformer layer: self-attention, optional cross-attention, feed-forward; norms before or after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from seq2seq_cli.model.activation import ACTIVATIONS
+from seq2seq_cli.model.attention import Attention
+from seq2seq_cli.model.cache import KVCache
+from seq2seq_cli.model.config import StackConfig
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.hidden_size, config.feedforward_size)
+        self.outer = nn.Linear(config.feedforward_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        y: Tensor = self.outer(self.activation(self.inner(x)))
+        return y
+
+
+class Layer(nn.Module):
+    """Residual blocks in the family's norm order: pre = x + f(norm(x)), post = norm(x + f(x))."""
+
+    def __init__(self, config: StackConfig, depth: int) -> None:
+        super().__init__()
+        scale = config.attention_scale if config.attention_scale is not None else config.head_size**-0.5
+        if config.scale_by_depth:
+            scale /= depth + 1
+
+        def attention(key_value_size: int | None = None) -> Attention:
+            return Attention(
+                hidden_size=config.hidden_size,
+                num_heads=config.num_heads,
+                head_size=config.head_size,
+                scale=scale,
+                dropout=config.attention_dropout,
+                key_value_size=key_value_size,
+            )
+
+        def norm() -> nn.LayerNorm:
+            return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+
+        self.self_attention = attention()
+        self.self_norm = norm()
+        self.cross_attention = attention(config.cross_attention_size) if config.cross_attention else None
+        self.cross_norm = norm() if config.cross_attention else None
+        self.feedforward = FeedForward(config)
+        self.feedforward_norm = norm()
+        self.dropout = nn.Dropout(config.dropout)
+        self.pre_norm = config.norm_order == "pre"
+
+    def _residual(self, x: Tensor, norm: nn.LayerNorm, block: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.pre_norm:
+            summed: Tensor = x + self.dropout(block(norm(x)))
+            return summed
+        normed: Tensor = norm(x + self.dropout(block(x)))
+        return normed
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None,
+        causal: bool,
+        states: Tensor | None = None,
+        states_mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        depth: int = 0,
+    ) -> Tensor:
+        """x [B, L, D] -> [B, L, D]. Masks as in ``Attention``; ``states`` is the source, if any."""
+        attend, cross, cross_norm = self.self_attention, self.cross_attention, self.cross_norm
+        x = self._residual(
+            x, self.self_norm, lambda y: attend(y, mask=mask, causal=causal, cache=cache, depth=depth)
+        )
+        if cross is not None and cross_norm is not None and states is not None:
+            source = states
+            x = self._residual(
+                x,
+                cross_norm,
+                lambda y: cross.cross_attend(y, source, mask=states_mask, cache=cache, depth=depth),
+            )
+        return self._residual(x, self.feedforward_norm, self.feedforward)
