@@ -1,0 +1,47 @@
+"""Recipes: YAML files that describe one run, checked key by key, with a place for every finding."""
+
+from __future__ import annotations
+
+from seq2seq_cli.recipe.checks import merge_generation
+from seq2seq_cli.recipe.load import (
+    Recipe,
+    generation_section,
+    json_schema,
+    load_preset,
+    load_recipe,
+    require,
+    where_of,
+)
+from seq2seq_cli.recipe.sections import (
+    DataSection,
+    GenerationSection,
+    GroupSection,
+    GroupsSection,
+    ModelSection,
+    SideSection,
+    SourceTarget,
+    TokenizersSection,
+    TrainingSection,
+    TrainTokenizer,
+)
+
+__all__ = [
+    "DataSection",
+    "GenerationSection",
+    "GroupSection",
+    "GroupsSection",
+    "ModelSection",
+    "Recipe",
+    "SideSection",
+    "SourceTarget",
+    "TokenizersSection",
+    "TrainTokenizer",
+    "TrainingSection",
+    "generation_section",
+    "json_schema",
+    "load_preset",
+    "load_recipe",
+    "merge_generation",
+    "require",
+    "where_of",
+]

@@ -1,0 +1,221 @@
+"""Rules between the values of a recipe: combinations that contradict each other or would be ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seq2seq_cli.recipe.fields import Section
+from seq2seq_cli.recipe.sections import (
+    LOSS_METRICS,
+    SAMPLING_OPTIONS,
+    GenerationSection,
+    ModelSection,
+    RecipeFile,
+    SideSection,
+    TrainingSection,
+)
+from seq2seq_cli.recipe.yaml12 import Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the values at ``paths`` (the first is where it is shown), and what to do."""
+
+    what: str
+    remedy: str
+    paths: tuple[Path, ...]
+
+
+def _problem(what: str, remedy: str, *keys: str) -> Problem:
+    return Problem(what, remedy, tuple(tuple(key.split(".")) for key in keys))
+
+
+def recipe_problems(recipe: RecipeFile) -> Iterator[Problem]:
+    """Everything that the sections of ``recipe`` get wrong together."""
+    yield from _objective(recipe)
+    for name in ("encoder", "decoder"):
+        side = getattr(recipe.model, name)
+        if side is not None:
+            yield from _side(side, f"model.{name}")
+    yield from _model(recipe.model)
+    yield from _training(recipe.training)
+    yield from _groups(recipe)
+    yield from _validation(recipe)
+    if "training" in recipe.model_fields_set and recipe.data.train is None:
+        remedy = "add train: FILE to the data section"
+        yield _problem("a recipe that trains needs data.train", remedy, "training", "data.train")
+    yield from generation_problems(recipe.generation, "generation.")
+
+
+def generation_problems(section: GenerationSection, prefix: str = "") -> Iterator[Problem]:
+    """Decoding options that contradict each other; ``prefix`` comes before the keys named in the problems."""
+    beams, wanted = section.num_beams, section.num_return_sequences
+    sampling = section.do_sample or any(getattr(section, name) is not None for name in SAMPLING_OPTIONS)
+    if wanted and beams and wanted > beams and not sampling:
+        what = f"num_return_sequences {wanted} is more than num_beams {beams}"
+        keys = (f"{prefix}num_return_sequences", f"{prefix}num_beams")
+        yield _problem(what, f"raise num_beams to {wanted} or turn on do_sample", *keys)
+    lowest, highest = section.min_new_tokens, section.max_new_tokens
+    if lowest and highest and lowest > highest:
+        keys = (f"{prefix}min_new_tokens", f"{prefix}max_new_tokens")
+        yield _problem(f"min_new_tokens {lowest} is more than max_new_tokens {highest}", "swap them?", *keys)
+    if section.do_sample is False:
+        for name in SAMPLING_OPTIONS:
+            if getattr(section, name) is not None:
+                keys = (f"{prefix}{name}", f"{prefix}do_sample")
+                yield _problem(f"{name} has no effect when do_sample is false", f"remove {name}", *keys)
+
+
+def merge_generation(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Decoding options from several places, later ones winning; None = not set.
+
+    A layer that sets a sampling option turns sampling on, and one that turns sampling off takes back the
+    sampling options of the layers before it.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        given = {name: value for name, value in layer.items() if value is not None}
+        if any(name in given for name in SAMPLING_OPTIONS):
+            given.setdefault("do_sample", True)
+        if given.get("do_sample") is False:
+            merged = {name: value for name, value in merged.items() if name not in SAMPLING_OPTIONS}
+        merged.update(given)
+    return merged
+
+
+def _objective(recipe: RecipeFile) -> Iterator[Problem]:
+    objective, model = recipe.training.objective, recipe.model
+    asked = "training.objective"
+    if objective == "seq2seq" and model.encoder is None:
+        yield _problem(
+            "seq2seq needs model.encoder", "name a checkpoint, or family: ...", "model.encoder", asked
+        )
+    if objective == "causal_lm":
+        yield from _one_sided(model, "causal_lm", needed="decoder", other="encoder")
+    if objective == "masked_lm":
+        yield from _one_sided(model, "masked_lm", needed="encoder", other="decoder")
+
+
+def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) -> Iterator[Problem]:
+    asked = "training.objective"
+    if getattr(model, needed) is None:
+        yield _problem(f"{objective} needs model.{needed}", f"name the {needed}", f"model.{needed}", asked)
+    if getattr(model, other) is not None:
+        what = f"{objective} trains a {needed} alone"
+        yield _problem(what, f"remove model.{other}", f"model.{other}", asked)
+    if model.share != "none":
+        yield _problem(f"{objective} has one side, nothing to share", "remove share", "model.share", asked)
+    if model.single_stack:
+        what = f"{objective} does not join two sides"
+        yield _problem(what, "remove single_stack", "model.single_stack", asked)
+    if model.random in (other, "both"):
+        what = f"{objective} has no {other} to start fresh"
+        yield _problem(what, f"write random: {needed} or none", "model.random", asked)
+    unused = "source" if other == "encoder" else "target"
+    if getattr(model.tokenizers, unused) is not None:
+        key = f"model.tokenizers.{unused}"
+        yield _problem(f"{objective} has no {unused} tokenizer", f"remove {unused}", key, asked)
+
+
+def _side(side: SideSection, at: str) -> Iterator[Problem]:
+    if side.checkpoint is None and side.family is None:
+        yield _problem(f"{at} names neither checkpoint nor family", "add one of the two", at)
+    if side.checkpoint is not None and side.family is not None:
+        remedy = "keep checkpoint to load weights, family to train from scratch"
+        yield _problem("checkpoint and family exclude each other", remedy, f"{at}.family", f"{at}.checkpoint")
+        return
+    if side.checkpoint is not None and side.config:
+        remedy = "write set: to override the checkpoint's configuration"
+        yield _problem("config belongs to a side with family", remedy, f"{at}.config", f"{at}.family")
+    if side.family is not None:
+        if side.random:
+            yield _problem(
+                "a side with family is always fresh", "remove random", f"{at}.random", f"{at}.family"
+            )
+        if side.set:
+            remedy = "write these keys into config:"
+            yield _problem("set belongs to a side with checkpoint", remedy, f"{at}.set", f"{at}.family")
+
+
+def _model(model: ModelSection) -> Iterator[Problem]:
+    for side_name, text in (("encoder", "source"), ("decoder", "target")):
+        side = getattr(model, side_name)
+        replaced = getattr(model.tokenizers, text) is not None
+        if side is not None and side.tokenizer is not None and replaced:
+            keys = (f"model.tokenizers.{text}", f"model.{side_name}.tokenizer")
+            yield _problem(f"two tokenizers for the {text}", "keep one of them", *keys)
+        if side is not None and side.family is not None and side.tokenizer is None and not replaced:
+            remedy = "add tokenizer: {train: bpe, vocab_size: N}, or a checkpoint reference"
+            key = f"model.{side_name}"
+            yield _problem(f"the {side_name} from scratch needs a tokenizer", remedy, key, "model.tokenizers")
+    if model.single_stack and model.decoder is not None:
+        yield _problem("single_stack has one stack", "remove decoder", "model.decoder", "model.single_stack")
+    if model.single_stack and model.share != "none":
+        keys = ("model.share", "model.single_stack")
+        yield _problem("single_stack has one stack, nothing to share", "remove share", *keys)
+
+
+def _training(training: TrainingSection) -> Iterator[Problem]:
+    if training.tokens_per_batch and training.per_device_train_batch_size:
+        keys = ("training.tokens_per_batch", "training.per_device_train_batch_size")
+        remedy = "keep one of them"
+        yield _problem("tokens_per_batch and per_device_train_batch_size exclude each other", remedy, *keys)
+    if training.lr_scheduler_type == "constant" and training.warmup_steps:
+        remedy = "write lr_scheduler_type: constant_with_warmup"
+        keys = ("training.warmup_steps", "training.lr_scheduler_type")
+        yield _problem("the constant schedule has no warm-up", remedy, *keys)
+
+
+def _groups(recipe: RecipeFile) -> Iterator[Problem]:
+    absent = {"causal_lm": ("encoder", "cross_attention"), "masked_lm": ("decoder", "cross_attention")}
+    objective, asked = recipe.training.objective, "training.objective"
+    for index, part in enumerate(recipe.model.freeze):
+        if part in absent.get(objective, ()):
+            what = f"{objective} has no {part} to freeze"
+            yield Problem(what, "remove it", (("model", "freeze", index), ("training", "objective")))
+    for part in ("encoder", "decoder", "cross_attention", "fresh"):
+        group, at = getattr(recipe.training.groups, part), f"training.groups.{part}"
+        if group is None:
+            continue
+        if part in absent.get(objective, ()):
+            yield _problem(f"{objective} has no {part}", f"remove the group {part}", at, asked)
+        frozen = "model.freeze" if part in recipe.model.freeze else f"{at}.freeze" if group.freeze else ""
+        for name in sorted(_changed(group) - {"freeze"}) if frozen else ():
+            what = f"{name} has no effect on a frozen part"
+            yield _problem(what, f"remove it, or {frozen}", f"{at}.{name}", frozen)
+
+
+_NEEDS_VALIDATION = (
+    "early_stopping_patience",
+    "eval_samples",
+    "eval_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "per_device_eval_batch_size",
+)
+
+
+def _changed(section: Section) -> set[str]:
+    """The keys whose values differ from the defaults."""
+    return set(section.model_dump(exclude_defaults=True))
+
+
+def _validation(recipe: RecipeFile) -> Iterator[Problem]:
+    """Options that need validation rows, or text generated from them."""
+    training = recipe.training
+    if recipe.data.validation is None:
+        for name in sorted(_changed(training) & set(_NEEDS_VALIDATION)):
+            if getattr(training, name) is not False:
+                what, remedy = f"{name} needs validation rows", f"add data.validation, or remove {name}"
+                yield _problem(what, remedy, f"training.{name}", "data.validation")
+        return
+    if training.metric_for_best_model in LOSS_METRICS:
+        return
+    name, keys = training.metric_for_best_model, ("training.metric_for_best_model", "training.eval_samples")
+    if training.eval_samples == 0:
+        yield _problem(f"{name} needs generated text", "raise eval_samples, or use loss", *keys)
+    if training.objective != "seq2seq":
+        keys = ("training.metric_for_best_model", "training.objective")
+        yield _problem(f"{training.objective} is not scored by {name}", "use loss or perplexity", *keys)

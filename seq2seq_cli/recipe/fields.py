@@ -1,0 +1,97 @@
+"""The kinds of values that recipe sections are made of, each with its limits."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+_LARGEST = 2**31 - 1
+
+
+class Section(BaseModel):
+    """Settings of every section: values are never converted, unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def expected(what: str) -> PydanticCustomError:
+    """The error of a value that is of no accepted kind; ``what`` completes "must be ..."."""
+    return PydanticCustomError("expected", "{what}", {"what": what})
+
+
+def _filled(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise expected("some text, not an empty one")
+    return value
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise expected("a path")
+    return Path(value)
+
+
+def _warmup(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise expected("a number of steps, or a share of all steps below 1")
+    if value < 0 or (value >= 1 and value != int(value)):
+        raise expected("a whole number of steps, or a share of all steps from 0 up to 1")
+    return float(value) if 0 < value < 1 else int(value)
+
+
+def _early_stopping(value: Any) -> Any:
+    if value not in (True, False, "never") or (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+    ):
+        raise expected("true, false or never")
+    return value
+
+
+def side(value: Any) -> Any:
+    """A bare reference is short for a side with that checkpoint."""
+    if isinstance(value, str):
+        return {"checkpoint": value}
+    if not isinstance(value, (dict, BaseModel)):
+        raise expected("a checkpoint reference or a mapping with checkpoint: or family:")
+    return value
+
+
+def _tokenizer(value: Any) -> Any:
+    if not isinstance(value, (str, dict, BaseModel)):
+        raise expected("a checkpoint reference or {train: bpe|wordpiece|unigram, vocab_size: N}")
+    return value
+
+
+def _source(value: Any) -> Any:
+    if not isinstance(value, (str, list, dict, BaseModel)) or value in ("", []):
+        raise expected("a file or data set, a list of them, or {source: FILE, target: FILE}")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """Which member of a union a value is meant for, so that only that one's errors are reported."""
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list) else "mapping"
+
+
+Text = Annotated[str, BeforeValidator(_filled)]
+FilePath = Annotated[Path, BeforeValidator(_path), Field(strict=False)]
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveOrZero = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Warmup = Annotated[int | float, BeforeValidator(_warmup)]
+EarlyStopping = Annotated[bool | Literal["never"], BeforeValidator(_early_stopping)]
+TokenizerLike = BeforeValidator(_tokenizer)
+SourceLike = BeforeValidator(_source)
