@@ -1,0 +1,194 @@
+"""One side's tokenizer: text to ids and back, around a ``tokenizers.Tokenizer``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+
+from seq2seq_cli.errors import CheckpointError, DataError, S2SError
+
+#: The named special tokens of a tokenizer_config.json.
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+#: What decides ids and text, beside tokenizer.json itself.
+_BEHAVIOUR = (*NAMED_TOKENS, "clean_up_tokenization_spaces", "split_special_tokens")
+
+
+@contextmanager
+def rust_errors(where: Path | str, what: str) -> Iterator[None]:
+    """Turn any failure of the ``tokenizers`` library into a :class:`CheckpointError` that names the file.
+
+    A panic in Rust arrives as ``PanicException``, which is a ``BaseException``: it is caught here too.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, S2SError):
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{what}: {reason}", where=str(where), remedy="the file is damaged; fetch it again"
+        ) from error
+
+
+class Tokenizer:
+    """Text to ids and back for one side of a model.
+
+    ``backend`` does the work; its truncation and padding are switched off here. ``config`` is the
+    tokenizer_config.json that goes with it: the named special tokens as plain strings
+    (``pad_token``, ...), the class name and the settings of that class. ``where`` names the origin
+    in messages.
+    """
+
+    def __init__(
+        self, *, backend: tokenizers.Tokenizer, config: Mapping[str, object], where: str = "tokenizer"
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = bool(config.get("split_special_tokens", False))
+        self._backend = backend
+        self._config = dict(config)
+        self._where = where
+        self.kind: str = type(backend.model).__name__.lower()
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer | None:
+        """The tokenizer of a published folder, or None when it has no tokenizer files.
+
+        Read are tokenizer.json, else vocab.txt (BERT), else vocab.json + merges.txt (GPT-2, RoBERTa), with
+        tokenizer_config.json, special_tokens_map.json and added_tokens.json beside them. Raises
+        :class:`CheckpointError` for files that are broken or of a family that is not known.
+        """
+        from seq2seq_cli.text.published import read_folder
+
+        found = read_folder(Path(folder))
+        if found is None:
+            return None
+        backend, config = found
+        return cls(backend=backend, config=config, where=str(folder))
+
+    # -- special ids ---------------------------------------------------------------------------------------
+
+    def _named_id(self, name: str) -> int | None:
+        token = self._config.get(name)
+        return self._backend.token_to_id(token) if isinstance(token, str) else None
+
+    @cached_property
+    def pad_id(self) -> int | None:
+        """The padding token's id."""
+        return self._named_id("pad_token")
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        """The id that begins a text."""
+        return self._named_id("bos_token")
+
+    @cached_property
+    def eos_id(self) -> int | None:
+        """The id that ends a text."""
+        return self._named_id("eos_token")
+
+    @cached_property
+    def cls_id(self) -> int | None:
+        """BERT's first token."""
+        return self._named_id("cls_token")
+
+    @cached_property
+    def sep_id(self) -> int | None:
+        """BERT's separator and last token."""
+        return self._named_id("sep_token")
+
+    @cached_property
+    def mask_id(self) -> int | None:
+        """The token that stands for a hidden one."""
+        return self._named_id("mask_token")
+
+    @cached_property
+    def unk_id(self) -> int | None:
+        """The id of what the vocabulary cannot spell."""
+        return self._named_id("unk_token")
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """All ids that :meth:`decode` leaves out."""
+        return frozenset(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The largest id and one, added tokens included: the rows that an embedding needs."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special ids that :meth:`encode` puts (before, after) a text."""
+        with rust_errors(self._where, "the tokenizer fails"):
+            encoding = self._backend.encode("a")
+        ids, special = encoding.ids, encoding.special_tokens_mask
+        before = next((i for i, flag in enumerate(special) if not flag), len(ids))
+        after = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
+        return tuple(ids[:before]), tuple(ids[len(ids) - after :])
+
+    # -- text and ids --------------------------------------------------------------------------------------
+
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """The ids of each text, in order; never cut, never padded.
+
+        ``special`` adds the family's own template: ``[CLS] .. [SEP]``, ``<s> .. </s>``, nothing for GPT-2.
+        Raises :class:`DataError` for a text that is not valid Unicode (a lone surrogate).
+        """
+        for number, text in enumerate(texts, 1):
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"text {number} has a lone surrogate (U+{ord(text[error.start]):04X})",
+                    where=f"character {error.start + 1}",
+                    remedy="replace it by U+FFFD",
+                ) from None
+        with rust_errors(self._where, "the tokenizer fails on a text"):
+            return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids`` without special tokens; ids outside the vocabulary are left out."""
+        inside = [i for i in map(int, ids) if i >= 0]
+        with rust_errors(self._where, "the tokenizer cannot decode"):
+            text = self._backend.decode(inside, skip_special_tokens=True)
+        if self._config.get("clean_up_tokenization_spaces") and self.kind != "bpe":
+            text = _clean_up(text)
+        return text
+
+    # -- storage -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides ids and text; equal fingerprints are the same tokenizer."""
+        behaviour = {key: self._config[key] for key in _BEHAVIOUR if self._config.get(key)}
+        content = self._backend.to_str() + json.dumps(behaviour, sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8")).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json into ``folder``, which is made if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = json.dumps(self._config, indent=2, sort_keys=True, ensure_ascii=False)
+        (folder / "tokenizer.json").write_text(
+            self._backend.to_str(pretty=True), encoding="utf-8", newline="\n"
+        )
+        (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8", newline="\n")
+
+
+#: The published clean-up after decoding: a space before these is dropped, in this order.
+_GLUED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
+_CONTRACTIONS = ("n't", "'m", "'s", "'ve", "'re")
+
+
+def _clean_up(text: str) -> str:
+    for spaced, glued in (*_GLUED, *((f" {c}", c) for c in _CONTRACTIONS)):
+        text = text.replace(spaced, glued)
+    return text
