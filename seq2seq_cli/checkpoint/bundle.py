@@ -69,23 +69,35 @@ def is_pair(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == "encoder-decoder"
 
 
-def open_half(folder: Path, side: str) -> Half:
-    """The ``side`` (encoder or decoder) of a pair's folder, or the whole of a single stack's."""
-    config, weights = read_config(folder), open_weights(folder)
-    names = weights.names()
+def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
+    """The ``side`` (encoder or decoder) of a pair's folder, or the whole of a single stack's.
+
+    Without weights only the config is read, and the folder need not have any.
+    """
+    config = read_config(folder)
+    weights: Mapping[str, Tensor] = open_weights(folder) if with_weights else {}
+    where = str(folder / "config.json")
     if not is_pair(config):
-        return Half(
-            config=config, weights={n: weights.get(n) for n in names}, where=str(folder / "config.json")
-        )
+        return Half(config=config, weights=dict(weights), where=where)
     nested = config.get(side)
     if not isinstance(nested, dict):
-        raise CheckpointError(f"config.json has no {side!r} section", where=str(folder / "config.json"))
+        raise CheckpointError(f"config.json has no {side!r} section", where=where)
     prefix = f"{side}."
-    tied = config.get("tie_encoder_decoder") or config.get("s2s", {}).get("share") == "all"
-    if side == "encoder" and tied:  # 4.x files of shared models hold the decoder's copy only
+    if (
+        side == "encoder" and _share(config) == "all"
+    ):  # 4.x files of shared models hold the decoder's copy only
         prefix = "decoder."
-    part = {n.removeprefix(prefix): weights.get(n) for n in names if n.startswith(prefix)}
-    return Half(config=nested, weights=part, where=f"{folder / 'config.json'} ({side})")
+    return Half(config=nested, weights=_under(prefix, weights), where=f"{where} ({side})")
+
+
+def _share(config: Mapping[str, Any]) -> Any:
+    """What the two sides of a pair's folder share; 4.x says it in a key of its own."""
+    return config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
+
+
+def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {n.removeprefix(prefix): weights[n] for n in weights if n.startswith(prefix)}
 
 
 def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
@@ -133,8 +145,8 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         family = family_of(half.config, where=half.where)
         translated = stack_config(family, half.config, role, where=half.where)  # type: ignore[arg-type]
         stacks[side], reports[side] = build_stack(family, translated, half.weights, where=half.where)
-    share = config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
-    model, fresh = join(stacks["encoder"], stacks["decoder"], share=share, projection=_projection(folder))
+    projection = _under("enc_to_dec_proj.", open_weights(folder))
+    model, fresh = join(stacks["encoder"], stacks["decoder"], share=_share(config), projection=projection)
     if fresh.fresh:
         raise CheckpointError(
             "enc_to_dec_proj is missing although the widths differ", where=str(folder / "config.json")
@@ -154,12 +166,6 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         report=reports["encoder"].prefixed("encoder") + reports["decoder"].prefixed("decoder") + fresh,
         reference=reference,
     )
-
-
-def _projection(folder: Path) -> dict[str, Tensor]:
-    weights = open_weights(folder)
-    prefix = "enc_to_dec_proj."
-    return {n.removeprefix(prefix): weights.get(n) for n in weights.names() if n.startswith(prefix)}
 
 
 def join(

@@ -1,0 +1,137 @@
+"""Token ids in, hypotheses out: resolve the options, run the prompt, hand over to a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seq2seq_cli.decoding.beam import beam_search
+from seq2seq_cli.decoding.greedy import choose_greedily
+from seq2seq_cli.decoding.options import Decoding, resolve_options
+from seq2seq_cli.decoding.processors import build_processors
+from seq2seq_cli.decoding.sampling import Sampler
+from seq2seq_cli.decoding.single import Choose, follow
+from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, left_padded
+from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.model import EncoderDecoder, Stack
+
+
+def generate_ids(
+    model: EncoderDecoder | Stack, ids: Tensor, mask: Tensor | None = None, **options: Any
+) -> list[list[Hypothesis]]:
+    """Hypotheses of each row of ids [B, L], the best first.
+
+    ids are the sources of an encoder-decoder, the prompts of a single stack; mask [B, L] (true or 1 =
+    visible), padding on either side. Options have the names and meanings of transformers'
+    GenerationConfig; unset ones come from the checkpoint. UsageError for unknown or impossible ones.
+    """
+    decoding = resolve_options(options, model.generation, model.special_ids)
+    return run(model, ids, mask, decoding)
+
+
+@torch.inference_mode()
+def run(
+    model: EncoderDecoder | Stack,
+    ids: Tensor,
+    mask: Tensor | None,
+    decoding: Decoding,
+    *,
+    keys: Sequence[int] | None = None,
+    with_scores: bool = True,
+) -> list[list[Hypothesis]]:
+    """``generate_ids`` with resolved options. ``keys`` number the rows for sampling: a row's draws depend
+    on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0."""
+    was_training = model.training
+    model.eval()
+    try:
+        return _run(model, ids, mask, decoding, keys=keys, with_scores=with_scores)
+    finally:
+        model.train(was_training)
+
+
+def _run(
+    model: EncoderDecoder | Stack,
+    ids: Tensor,
+    mask: Tensor | None,
+    decoding: Decoding,
+    *,
+    keys: Sequence[int] | None,
+    with_scores: bool,
+) -> list[list[Hypothesis]]:
+    encoded = None
+    if isinstance(model, EncoderDecoder):
+        if decoding.start is None:
+            raise CheckpointError(
+                "the checkpoint has no decoder_start_token_id",
+                remedy="give decoder_start_token_id, or write it into its generation_config.json",
+            )
+        encoded = model.encode(ids, mask)
+        prompt = ids.new_full((ids.shape[0], 1), decoding.start)
+        visible, decoder = None, model.decoder
+    else:
+        prompt, visible = left_padded(ids, mask)
+        decoder = model
+    copies = decoding.num_return_sequences if decoding.do_sample else 1
+    limits = _limits(decoder, prompt, visible, decoding)
+    stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
+    scores = stepper.start(prompt, visible)
+    if copies > 1:
+        rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
+        stepper.select(rows, sources=rows)
+        prompt, scores, limits = prompt[rows], scores[rows], limits[rows]
+        visible = None if visible is None else visible[rows]
+    processors = build_processors(decoding)
+    if decoding.num_beams > 1:
+        return beam_search(
+            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
+        )
+    choose: Choose = choose_greedily
+    if decoding.do_sample:
+        firsts = keys if keys is not None else range(ids.shape[0])
+        choose = Sampler(
+            temperature=decoding.temperature,
+            top_k=decoding.top_k,
+            top_p=decoding.top_p,
+            seed=decoding.seed,
+            keys=[key * copies + copy for key in firsts for copy in range(copies)],
+            steps=int(limits.max()),
+        )
+    flat = follow(
+        stepper,
+        scores,
+        prompt,
+        visible,
+        choose=choose,
+        processors=processors,
+        eos=decoding.eos,
+        limits=limits,
+        length_penalty=decoding.length_penalty,
+        with_scores=with_scores or copies > 1,
+    )
+    groups = [flat[i : i + copies] for i in range(0, len(flat), copies)]
+    return [sorted(group, key=lambda h: -h.score) for group in groups]
+
+
+def _limits(decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding) -> Tensor:
+    """The most new tokens of each row [B]: as asked for, and never past the decoder's last position.
+
+    The last token that is written needs no position, because nothing comes after it.
+    """
+    lengths = prompt.new_full((prompt.shape[0],), prompt.shape[1])
+    if visible is not None:
+        lengths = visible.sum(1)
+    room = decoder.config.max_positions - lengths + 1
+    if int(room.min()) < 2:
+        raise UsageError(
+            f"a prompt of {int(lengths.max())} tokens leaves no room in the model's "
+            f"{decoder.config.max_positions} positions",
+            remedy="shorten it",
+        )
+    if decoding.max_new_tokens is not None:
+        room = room.clamp(max=decoding.max_new_tokens)
+    elif decoding.max_length is not None:
+        room = room.clamp(max=max(1, decoding.max_length - prompt.shape[1]))
+    return room

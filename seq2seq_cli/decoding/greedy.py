@@ -1,0 +1,10 @@
+"""Greedy decoding: the likeliest next token, always."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def choose_greedily(scores: Tensor, rows: Tensor, step: int) -> Tensor:
+    """scores [R, V] -> tokens [R]."""
+    return scores.argmax(-1)

@@ -1,0 +1,138 @@
+"""How to decode: the options under transformers' names, checked, and filled in from the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from seq2seq_cli.errors import Finding, UsageError
+from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
+from seq2seq_cli.recipe.fields import Count, CountOrZero
+from seq2seq_cli.recipe.sections import SAMPLING_OPTIONS, GenerationSection
+from seq2seq_cli.recipe.validation import validate
+
+if TYPE_CHECKING:
+    from seq2seq_cli.model import SpecialIds
+
+Id = Annotated[int, Field(ge=0)]
+#: what transformers 4 writes as max_length when nobody chose one; never a wish
+_LIBRARY_MAX_LENGTH = 20
+
+
+class DecodingOptions(GenerationSection):
+    """The options of recipes and flags, and those that only make sense as token ids (Python, checkpoints).
+
+    ``max_length`` and ``min_length`` count the prompt as well; the ``_new_tokens`` forms win over them.
+    """
+
+    max_length: Count | None = None
+    min_length: CountOrZero | None = None
+    bad_words_ids: list[Annotated[list[Id], Field(min_length=1)]] | None = None
+    forced_bos_token_id: Id | None = None
+    forced_eos_token_id: Id | None = None
+    decoder_start_token_id: Id | None = None
+    bos_token_id: Id | None = None
+    eos_token_id: Id | list[Id] | None = None
+    pad_token_id: Id | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Resolved options: nothing is None that a strategy has to have."""
+
+    start: int | None
+    eos: tuple[int, ...]
+    max_new_tokens: int | None  #: None = as far as the model reaches
+    max_length: int | None
+    min_new_tokens: int
+    min_length: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    no_repeat_ngram_size: int
+    repetition_penalty: float
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    num_return_sequences: int
+    bad_words_ids: tuple[tuple[int, ...], ...]
+    forced_bos: int | None
+    forced_eos: int | None
+    seed: int
+
+
+def _problems(options: GenerationSection) -> Iterator[Problem]:
+    yield from generation_problems(options)
+    if options.do_sample and (options.num_beams or 1) > 1:
+        yield Problem(
+            f"num_beams {options.num_beams} does not go with sampling",
+            "set num_beams to 1, or leave the sampling options out",
+            (("num_beams",), ("do_sample",)),
+        )
+    if not options.do_sample and (options.num_return_sequences or 1) > (options.num_beams or 1):
+        yield Problem(
+            f"num_return_sequences {options.num_return_sequences} needs as many beams, or sampling",
+            "raise num_beams, or turn on do_sample",
+            (("num_return_sequences",),),
+        )
+
+
+def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids: SpecialIds) -> Decoding:
+    """Options as asked for, else from the checkpoint's generation config, else the plain defaults.
+
+    There is no hidden top-k and no hidden limit of 20 tokens. Asking for a sampling option turns sampling
+    on, and beams that only the checkpoint wished for off. UsageError for unknown names, values out of
+    range and combinations that contradict each other, all at once.
+    """
+    asked = merge_generation(given)
+    wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
+    if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
+        del wished["max_length"]
+    if asked.get("do_sample") and "num_beams" not in asked:
+        wished.pop("num_beams", None)
+    if (asked.get("num_beams") or 1) > 1 and "do_sample" not in asked:
+        wished["do_sample"] = False
+    if "num_beams" in asked and "num_return_sequences" not in asked:
+        wished.pop("num_return_sequences", None)
+    if not asked.get("do_sample", wished.get("do_sample")):
+        # files keep these beside do_sample: false, where they mean nothing
+        wished = {key: value for key, value in wished.items() if key not in SAMPLING_OPTIONS}
+    options, problems = validate(DecodingOptions, {**wished, **asked}, _problems)
+    if options is None:
+        raise UsageError(findings=[Finding(p.what, remedy=p.remedy) for p in problems])
+    return _resolved(options, ids)
+
+
+def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
+    eos = options.eos_token_id
+    stated = tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,))
+
+    def either(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+    return Decoding(
+        start=either(options.decoder_start_token_id, ids.start),
+        eos=stated or ids.eos,
+        max_new_tokens=options.max_new_tokens,
+        max_length=options.max_length,
+        min_new_tokens=either(options.min_new_tokens, 0),
+        min_length=either(options.min_length, 0),
+        num_beams=either(options.num_beams, 1),
+        length_penalty=either(options.length_penalty, 1.0),
+        early_stopping=either(options.early_stopping, False),
+        no_repeat_ngram_size=either(options.no_repeat_ngram_size, 0),
+        repetition_penalty=either(options.repetition_penalty, 1.0),
+        do_sample=either(options.do_sample, False),
+        temperature=either(options.temperature, 1.0),
+        top_k=either(options.top_k, 0),
+        top_p=either(options.top_p, 1.0),
+        num_return_sequences=either(options.num_return_sequences, 1),
+        bad_words_ids=tuple(tuple(word) for word in options.bad_words_ids or ()),
+        forced_bos=options.forced_bos_token_id,
+        forced_eos=options.forced_eos_token_id,
+        seed=either(options.seed, 0),
+    )

@@ -1,0 +1,69 @@
+"""Strategies that follow one path a row: the shared loop of greedy decoding and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from seq2seq_cli.decoding.processors import Context, Processor
+from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
+
+#: scores [R, V] after the processors, the original number of each row [R], the step -> tokens [R]
+Choose = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def follow(
+    stepper: Stepper,
+    scores: Tensor,
+    prompt: Tensor,
+    visible: Tensor | None,
+    *,
+    choose: Choose,
+    processors: Sequence[Processor],
+    eos: tuple[int, ...],
+    limits: Tensor,
+    length_penalty: float,
+    with_scores: bool,
+) -> list[Hypothesis]:
+    """Extend each prompt [R, P] token by token until eos or its limit [R].
+
+    scores [R, V] are those after the prompt. Finished rows leave the batch once an eighth of it is done:
+    earlier would copy the cache for little, later would compute rows that nobody needs.
+    """
+    rows = torch.arange(prompt.shape[0], device=prompt.device)
+    longest = int(limits.max())
+    tokens = prompt.new_zeros(prompt.shape[0], longest)
+    lengths = torch.zeros_like(rows)
+    sums = torch.zeros(prompt.shape[0], device=prompt.device)
+    history, done = prompt, torch.zeros_like(rows, dtype=torch.bool)
+    for step in range(longest):
+        context = Context(tokens=history, visible=visible, new_tokens=step, limits=limits[rows])
+        for process in processors:
+            process(scores, context)
+        chosen = choose(scores, rows, step)
+        live = rows[~done]
+        tokens[rows, step] = chosen
+        lengths[live] += 1
+        if with_scores:
+            picked = scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(-1)
+            sums[live] += picked[~done]
+        done = done | is_any_of(chosen, eos) | (limits[rows] <= step + 1)
+        finished = int(done.sum())
+        if finished == done.shape[0]:
+            break
+        history = torch.cat([history, chosen[:, None]], dim=1)
+        if visible is not None:
+            visible = torch.cat([visible, visible.new_ones(visible.shape[0], 1)], dim=1)
+        if finished * 8 >= done.shape[0]:
+            kept = (~done).nonzero()[:, 0]
+            stepper.select(kept, sources=kept)
+            rows, history, chosen, done = rows[kept], history[kept], chosen[kept], done[kept]
+            visible = None if visible is None else visible[kept]
+        scores = stepper.step(chosen)
+    means = sums / lengths.clamp(min=1).float() ** length_penalty
+    return [
+        Hypothesis(ids=row[:length], score=score)
+        for row, length, score in zip(tokens.tolist(), lengths.tolist(), means.tolist(), strict=True)
+    ]

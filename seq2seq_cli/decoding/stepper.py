@@ -1,0 +1,63 @@
+"""What strategies decode with: a decoder with its cache that takes tokens and gives next-token scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seq2seq_cli.model import Encoded, Stack
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output: its new token ids (eos included when it was generated; no start, prompt or padding) and
+    its score, the sum of log-probabilities over length to the power of the length penalty."""
+
+    ids: list[int]
+    score: float
+
+
+class Stepper:
+    """R rows of a decoder on their way: prompt first, then one token a step."""
+
+    def __init__(self, decoder: Stack, encoded: Encoded | None, *, capacity: int) -> None:
+        self._decoder = decoder
+        self._encoded = encoded
+        self._cache = decoder.new_cache(capacity)
+
+    def start(self, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """Take in prompts [R, P], padded on the left where ``mask`` [R, P] is false -> scores [R, V]."""
+        return self._forward(prompt, mask)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Take in one token a row [R] -> scores [R, V] of the next."""
+        return self._forward(tokens[:, None], None)
+
+    def _forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        states = self._decoder.states(ids, mask, encoded=self._encoded, cache=self._cache)
+        return self._decoder.logits(states[:, -1])
+
+    def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
+        """Go on with these rows only, in this order; ``sources`` does so for the sources they belong to."""
+        self._cache.select(rows, sources=sources)
+        if sources is not None and self._encoded is not None:
+            encoded = self._encoded
+            self._encoded = Encoded(states=encoded.states[sources], mask=encoded.mask[sources])
+
+
+def left_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Prompts with all their padding on the left; mask None when there is none."""
+    if mask is None or bool(mask.all()):
+        return ids, None
+    order = mask.long().sort(dim=1, stable=True).indices
+    width = int(mask.sum(1).max())
+    return ids.gather(1, order)[:, -width:], mask.bool().gather(1, order)[:, -width:]
+
+
+def is_any_of(tokens: Tensor, ids: tuple[int, ...]) -> Tensor:
+    """bool like ``tokens``: true where the token is one of ``ids``."""
+    if not ids:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    return torch.isin(tokens, torch.tensor(ids, device=tokens.device))
