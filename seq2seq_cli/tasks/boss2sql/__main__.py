@@ -48,7 +48,7 @@ def data(
 def ask(database: Database) -> None:
     """Run the SQL lines of stdin and print each with its result."""
     for block in answers(read_lines(sys.stdin.buffer, name="stdin"), database):
-        print(block, flush=True)
+        _print(block)
 
 
 @app.command()
@@ -64,7 +64,17 @@ def score(
     fields = (prediction_field, reference_field)
     rows = [_fields(line, fields, f"{predictions}:{n}") for n, line in enumerate(_lines(predictions), 1)]
     written, right = ([row[place] for row in rows] for place in (0, 1))
-    print(json.dumps(execution_accuracy(written, right, database)))
+    _print(json.dumps(execution_accuracy(written, right, database)))
+
+
+def _print(text: str) -> None:
+    """One result to stdout at once; ends the program, silently, when its reader has gone."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else the interpreter would try once more to write what is left in the buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -97,10 +107,6 @@ def main() -> int:
     except S2SError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader has gone: leave nothing in stdout's buffer for the interpreter to fail on again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except Exception as error:
