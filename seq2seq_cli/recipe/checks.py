@@ -103,7 +103,7 @@ def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) 
     if getattr(model, needed) is None:
         yield _problem(f"{objective} needs model.{needed}", f"name the {needed}", f"model.{needed}", asked)
     if getattr(model, other) is not None:
-        what = f"{objective} trains a {needed} alone"
+        what = f"{objective} trains the {needed} alone"
         yield _problem(what, f"remove model.{other}", f"model.{other}", asked)
     if model.share != "none":
         yield _problem(f"{objective} has one side, nothing to share", "remove share", "model.share", asked)
@@ -146,7 +146,7 @@ def _model(model: ModelSection) -> Iterator[Problem]:
         if side is not None and side.tokenizer is not None and replaced:
             keys = (f"model.tokenizers.{text}", f"model.{side_name}.tokenizer")
             yield _problem(f"two tokenizers for the {text}", "keep one of them", *keys)
-        if side is not None and side.family is not None and side.tokenizer is None and not replaced:
+        if side is not None and side.checkpoint is None and side.family and not (side.tokenizer or replaced):
             remedy = "add tokenizer: {train: bpe, vocab_size: N}, or a checkpoint reference"
             key = f"model.{side_name}"
             yield _problem(f"the {side_name} from scratch needs a tokenizer", remedy, key, "model.tokenizers")

@@ -23,7 +23,7 @@ from seq2seq_cli.recipe.sections import (
 from seq2seq_cli.recipe.validation import validate
 from seq2seq_cli.recipe.yaml12 import Document, Path, Place
 
-_LARGEST_FILE = 1 << 20
+_LARGEST_FILE = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def _read(path: FilePath, name: str) -> str:
         )
         raise UsageError(f"cannot read the recipe: {error.strerror}", where=name, remedy=remedy) from None
     if len(data) > _LARGEST_FILE:
-        raise UsageError("larger than 1 MiB: not a recipe", where=name, remedy="is it the right file?")
+        raise UsageError("larger than 256 KiB: not a recipe", where=name, remedy="is it the right file?")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -28,6 +28,8 @@ _TYPES = {
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
+#: Findings about single values; who reads more than this at once?
+_MOST = 100
 _LIMITS = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -53,7 +55,7 @@ def validate(
     try:
         value: M | None = model.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain(detail, model, raw) for detail in error.errors(include_url=False)]
+        problems = [_explain(detail, model, raw) for detail in error.errors(include_url=False)[:_MOST]]
         problems = [problem for problem in problems if not _touches(problem, bad)]
         bad |= {problem.paths[0] for problem in problems}
         value = _rest(model, raw, bad)
@@ -103,7 +105,8 @@ def _explain(detail: Any, model: type[BaseModel], raw: Any) -> Problem:
         return Problem(what, nearest(given, options) if isinstance(given, str) else "", (path,))
     if kind in _LIMITS:
         word, key = _LIMITS[kind]
-        return Problem(f"{name} must be {word} {context[key]:g}, not {_show(given)}", "", (path,))
+        limit = int(context[key]) if context[key] == int(context[key]) else context[key]
+        return Problem(f"{name} must be {word} {limit}, not {_show(given)}", "", (path,))
     if kind == "expected":
         return Problem(f"{name} must be {context['what']}, not {_show(given)}", "", (path,))
     if kind in _TYPES:

@@ -196,7 +196,8 @@ class _Reader:
                 first = self.result.keys[below]
                 at = f", the first is at {first.line}:{first.column}" if first.line else ""
                 self.refuse(place, f"duplicate key {key!r}", f"keep one{at}")
-                kept = dict(self.result.values), dict(self.result.keys), set(self.result.broken)
+                kept = self.result.values, self.result.keys, self.result.broken
+                self.result.values, self.result.keys, self.result.broken = {}, {}, set()
                 self.value(next(self.events), below)
                 self.result.values, self.result.keys, self.result.broken = kept
                 continue
@@ -265,6 +266,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # the line separators of YAML 1.1 come back as spaces unless they are written as escapes
+    style = '"' if re.search("[\x85\u2028\u2029]", value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
 _CORE = {
     "null": ("null|Null|NULL|~|", "nN~"),
     "int": (f"{_INT.pattern}|{_OCTAL.pattern}|{_HEX.pattern}", "-+0123456789"),

@@ -1,0 +1,110 @@
+"""Options that several commands take, defined once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+ModelReference = Annotated[
+    str | None,
+    typer.Option("-m", "--model", metavar="REF", help="Folder, hub id, alias or pkg:PACKAGE/PATH."),
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE", help="Take model and options from a recipe.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value; may be given again."),
+]
+OutputFolder = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write.")
+]
+OutputFile = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; - is stdout.")
+]
+InputFile = Annotated[
+    Path | None, typer.Option("-i", "--input", metavar="FILE", help="File to read; - is stdin.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Jsonl = Annotated[bool, typer.Option("--jsonl", help="Read and write JSON objects, one a line.")]
+FieldName = Annotated[str, typer.Option("--field", metavar="NAME", help="With --jsonl: field of the text.")]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=1, metavar="N", help="Padded tokens worked on together.")
+]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Number format.")]
+Errors = Annotated[
+    Literal["strict", "replace"], typer.Option("--errors", help="What to do on invalid UTF-8.")
+]
+Truncation = Annotated[
+    Literal["truncate", "error"], typer.Option("--truncation", help="What to do with too long a source.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """The Typer that a command's module holds as ``app``: plain help, no completion options of its own."""
+    return typer.Typer(rich_markup_mode=None, add_completion=False, **settings)
+
+
+def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each key of a recipe's ``generation`` section.
+
+    The command takes a parameter ``generation: dict[str, Any]`` and gets in it the options that were given,
+    checked; a wrong value is a UsageError that names the option. Put it below ``@app.command()``.
+    """
+    from seq2seq_cli.recipe import GenerationSection, generation_section
+    from seq2seq_cli.recipe.yaml12 import scalar
+
+    fields = GenerationSection.model_fields
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        given = {name: value for name in fields if (value := values.pop(name)) is not None}
+        if "early_stopping" in given:
+            given["early_stopping"] = scalar(given["early_stopping"])
+        generation_section(given, where=_flag_name)
+        command(**values, generation=given)
+
+    own = inspect.signature(command, eval_str=True)
+    kept = [each for each in own.parameters.values() if each.name != "generation"]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_option(name, field.annotation, str(field.description)),
+        )
+        for name, field in fields.items()
+    ]
+    wrapper.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {each.name: each.annotation for each in (*kept, *added)}
+    return wrapper
+
+
+def _flag_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _option(name: str, annotation: Any, description: str) -> Any:
+    text = description[:1].upper() + description[1:] + "."
+    if name == "early_stopping":
+        return Annotated[str | None, typer.Option(_flag_name(name), metavar="[true|false|never]", help=text)]
+    kind = next(each for each in (bool, int, float, str) if each in _plain_types(annotation))
+    if kind is bool:
+        switch = f"{_flag_name(name)}/--no-{name.replace('_', '-')}"
+        return Annotated[bool | None, typer.Option(switch, help=text)]
+    metavar = {int: "N", float: "X", str: "NAME"}[kind]
+    optional: Any = kind | None
+    return Annotated[optional, typer.Option(_flag_name(name), metavar=metavar, help=text)]
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    inner = get_args(annotation)
+    return {annotation} if not inner else {each for part in inner for each in _plain_types(part)}
