@@ -57,7 +57,9 @@ def validate(
     except ValidationError as error:
         problems = [_explain(detail, model, raw) for detail in error.errors(include_url=False)[:_MOST]]
         problems = [problem for problem in problems if not _touches(problem, bad)]
-        bad |= {problem.paths[0] for problem in problems}
+        meant = {path for problem in problems for path in problem.paths[1:]}
+        problems = [problem for problem in problems if problem.paths[0] not in meant]
+        bad |= meant | {problem.paths[0] for problem in problems}
         value = _rest(model, raw, bad)
     if value is not None:
         problems += [problem for problem in checks(value) if not _touches(problem, bad)]
@@ -97,8 +99,10 @@ def _explain(detail: Any, model: type[BaseModel], raw: Any) -> Problem:
         missing = str(detail["loc"][-1])
         return Problem(f"missing key {'.'.join([*map(str, path), missing])!r}", "add it", ((*path, missing),))
     if kind == "extra_forbidden":
-        key = str(path[-1])
-        return Problem(f"unknown key {name!r}", _nearest_key(key, path[:-1], model), (path,))
+        remedy = _nearest_key(str(path[-1]), path[:-1], model)
+        # what was meant is neither missing nor unset, so nothing more is said about it
+        meant = [(*path[:-1], close) for close in re.findall("did you mean '(.*)'", remedy)]
+        return Problem(f"unknown key {name!r}", remedy, (path, *meant))
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
         what = f"{name} must be one of {', '.join(options)}, not {_show(given)}"

@@ -130,6 +130,16 @@ def test_c1_typo_below_a_side(write: Write) -> None:
     ]
 
 
+def test_c1_typo_is_not_reported_as_missing_too(write: Write) -> None:
+    path = write(
+        "model: {encodr: {family: bert}, decoder: {family: gpt2, tokenizer: {train: bpe, vocab_sze: 9}}}"
+    )
+    assert [line.split(" · ")[0] for line in findings(path)] == [
+        "unknown key 'model.encodr'",
+        "unknown key 'model.decoder.tokenizer.vocab_sze'",
+    ]
+
+
 def test_c1_key_of_another_section(write: Write) -> None:
     path = write("model: {encoder: a}\nlearning_rate: 1e-3\n")
     assert findings(path) == [
