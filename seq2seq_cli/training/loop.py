@@ -1,0 +1,354 @@
+"""The training loop: steps, evaluations and checkpoints in the order that makes a run repeatable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seq2seq_cli.checkpoint.failpoints import failpoint
+from seq2seq_cli.errors import DivergedError, Finding, StoppedError
+from seq2seq_cli.training import optimizer as optim
+from seq2seq_cli.training.module import TrainingModule, label_count, tensors_of
+from seq2seq_cli.training.progress import Display, append_log
+from seq2seq_cli.training.runfolder import LOG_FILE
+from seq2seq_cli.training.state import (
+    RunState,
+    checkpoint_folder,
+    load_optimizer,
+    remove_old,
+    write_checkpoint,
+)
+from seq2seq_cli.training.validation import InterruptedEvaluationError, evaluate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from seq2seq_cli.data.batch import Batch
+    from seq2seq_cli.training.setup import Prepared
+    from seq2seq_cli.training.signals import StopRequest
+
+#: rows that an error about a batch names
+_NAMED_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one optimizer step gave: summed loss, real target tokens, rates and gradient norms by part."""
+
+    loss: float
+    tokens: int
+    rates: dict[str, float]
+    norms: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """One run from ``state`` on. ``run`` is the run's folder; None keeps everything in memory."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        accelerator: Accelerator,
+        stop: StopRequest,
+        state: RunState,
+        run: Path | None,
+    ) -> None:
+        self.prepared = prepared
+        self.training = prepared.recipe.training
+        self.accelerator = accelerator
+        self.stop = stop
+        self.state = state
+        self.run_folder = run
+        self.parts = prepared.parts
+        module = TrainingModule(prepared.bundle.model, smoothing=self.training.label_smoothing_factor)
+        # DDP wants to see everything that will ever learn; the steps below freeze what has to wait
+        self.parts.set_frozen(2**62)
+        self.module = accelerator.prepare_model(module)
+        self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
+        self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
+        self.names: dict[torch.Tensor, str] = {
+            p: name for part in self.parts.parts for name, p in part.parameters
+        }
+        self.saved_step: int | None = None
+        self.result: StepResult | None = None
+        self.display: Display | None = None
+
+    # -- the run ---------------------------------------------------------------------------------------
+
+    def resume(self, folder: Path) -> None:
+        """Take over the optimizer's state from a checkpoint folder."""
+        load_optimizer(folder, self.plain_optimizer, self.names)
+        self.saved_step = self.state.step
+
+    def run(self) -> None:
+        """Train until the run is over (``state.finished`` says why). StoppedError after a signal, with the
+        state saved; DivergedError when the numbers are no longer finite."""
+        self.display = Display(total=self.prepared.plan.total, done=self.state.step)
+        try:
+            if self.state.evaluation_pending:
+                self._settle(evaluate=True, save=True)
+            while not self.state.finished:
+                self._advance()
+        finally:
+            self.display.close()
+
+    def _advance(self) -> None:
+        """One step and whatever is due after it."""
+        state, plan = self.state, self.prepared.plan
+        self.result = self.step(plan.step(state.epoch, state.position))
+        state.step += 1
+        state.position += 1
+        state.tokens_seen += self.result.tokens
+        state.window_loss += self.result.loss
+        state.window_tokens += self.result.tokens
+        epoch = state.epoch + state.position / plan.steps_in(state.epoch)
+        epoch_ends = state.position == plan.steps_in(state.epoch)
+        if epoch_ends:
+            state.epoch, state.position = state.epoch + 1, 0
+        last = state.step >= plan.total
+        if self.display is not None:
+            self.display.step(state.step)
+        if last or state.step % self.training.logging_steps == 0:
+            self._log(epoch)
+
+        def due(every: int | None) -> bool:
+            return last or (epoch_ends if every is None else state.step % every == 0)
+
+        failpoint(f"step:{state.step}")
+        has_rows = self.prepared.validation is not None
+        self._settle(evaluate=has_rows and due(self.training.eval_steps), save=due(self.training.save_steps))
+
+    def _settle(self, *, evaluate: bool, save: bool) -> None:
+        """After a step: evaluate, see whether the run is over, save, and obey a signal."""
+        state = self.state
+        better = False
+        if evaluate:
+            try:
+                better = self._evaluate()
+                state.evaluation_pending = False
+            except InterruptedEvaluationError:
+                state.evaluation_pending = True
+        stopped = self.stopping()
+        if not state.evaluation_pending:
+            state.finished = self._over()
+        keep_best = better and bool(self.training.load_best_model_at_end)
+        if save or keep_best or state.finished or stopped:
+            self.save()
+        if stopped and not state.finished:
+            self._raise_stopped()
+
+    def _over(self) -> str:
+        if self.state.step >= self.prepared.plan.total:
+            return "steps"
+        patience = self.training.early_stopping_patience
+        if patience is not None and self.state.bad_evaluations >= patience:
+            return "early_stopping"
+        limit = self.training.max_minutes
+        return "max_minutes" if limit is not None and self._any(self.state.seconds >= 60 * limit) else ""
+
+    def _raise_stopped(self) -> None:
+        number = self.stop.signal_number or 15  # another process got the signal
+        where = f", saved in {checkpoint_folder(self.run_folder, self.state.step)}" if self.run_folder else ""
+        raise StoppedError(
+            f"stopped after step {self.state.step} of {self.prepared.plan.total}{where}",
+            signal_number=number,
+            remedy="run the same command again to go on",
+        )
+
+    def _any(self, flag: bool) -> bool:
+        """True when ``flag`` is true in any process."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
+        return bool(total.item())
+
+    def stopping(self) -> bool:
+        """True when any process was asked to stop."""
+        return self._any(bool(self.stop))
+
+    # -- one step --------------------------------------------------------------------------------------
+
+    def step(self, batches: Sequence[Sequence[int]]) -> StepResult:
+        """One optimizer step over ``batches`` of rows, shared out among the processes.
+
+        The loss is the mean over the real target tokens of all of them together. In a single process a
+        signal ends the step between two batches, with nothing changed.
+        """
+        started = time.monotonic()
+        state, accelerator = self.state, self.accelerator
+        rates = optim.set_rates(
+            self.plain_optimizer,
+            self.parts,
+            self.training.lr_scheduler_type,
+            state.step,
+            self.prepared.plan.total,
+        )
+        self.parts.set_frozen(state.step)
+        self.module.train()
+        mine = self._share(batches)
+        tokens = sum(label_count(batch) for batch, weight, _ in mine if weight)
+        tokens = int(self.sum(float(tokens)))
+        losses = self._accumulate(mine, accelerator.num_processes / max(1, tokens))
+        loss = self.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)
+        norms = self._norms()
+        if not math.isfinite(loss) or not (math.isfinite(norms["total"]) or self._may_overflow()):
+            self._raise_diverged(mine, losses, norms["total"])
+        optim.clip_gradients(self.parts, norms["total"], self.training.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        spent = time.monotonic() - started
+        state.seconds += spent
+        state.window_seconds += spent
+        return StepResult(loss=loss, tokens=tokens, rates=rates, norms=norms)
+
+    def _share(self, batches: Sequence[Sequence[int]]) -> list[tuple[Batch, float, int]]:
+        """This process's batches, their weight, and their number in the step. Every process gets equally
+        many, because they meet at each step's end: one that runs short repeats the first at weight 0."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        rounds = math.ceil(len(batches) / world)
+        mine = []
+        for number in range(rank, rounds * world, world):
+            real = number < len(batches)
+            batch = self.prepared.collate(batches[number if real else 0], self.state.epoch)
+            mine.append((batch, float(real), number))
+        return mine
+
+    def _accumulate(self, mine: Sequence[tuple[Batch, float, int]], scale: float) -> list[torch.Tensor]:
+        """Add up the gradients of ``scale`` times the summed loss; the losses of the real batches."""
+        losses = []
+        for index, (batch, weight, number) in enumerate(mine):
+            if index and self.accelerator.num_processes == 1 and self.stop:
+                self._drop_step()
+            # dropout depends on the place of a batch in the run and on nothing that came before
+            torch.manual_seed(_mix(self.training.seed, self.state.step, number))
+            last = index == len(mine) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                loss = self.module(*tensors_of(batch, self.accelerator.device))
+                self.accelerator.backward(loss * (scale * weight))
+            if weight:
+                losses.append(loss.detach())
+        return losses
+
+    def _drop_step(self) -> None:
+        """A signal came between two batches: forget the step that was begun, save what was done before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.state.step == 0:
+            self.stop.raise_if_set("stopped in the first step", "nothing was learnt yet; run it again")
+        if self.saved_step != self.state.step:
+            self.save()
+        self._raise_stopped()
+
+    def sum(self, value: float) -> float:
+        """The sum of a number over all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        return float(self.accelerator.reduce(tensor, "sum").item())
+
+    def _norms(self) -> dict[str, float]:
+        if self._may_overflow():
+            self.accelerator.unscale_gradients(self.optimizer)
+        total, by_part = optim.gradient_norms(self.parts)
+        values = torch.stack([total.cpu(), *(norm.cpu() for norm in by_part.values())]).tolist()
+        return dict(zip(("total", *by_part), values, strict=True))
+
+    def _may_overflow(self) -> bool:
+        """In fp16 gradients overflow now and then; the loss scaler skips such a step by itself."""
+        return bool(self.accelerator.mixed_precision == "fp16")
+
+    def _raise_diverged(
+        self, mine: Sequence[tuple[Batch, float, int]], losses: Sequence[torch.Tensor], norm: float
+    ) -> None:
+        real = [batch for batch, weight, _ in mine if weight]
+        findings = []
+        for batch, loss in zip(real, losses, strict=True):
+            if not math.isfinite(loss.item()) or len(real) == 1:
+                places = [self.prepared.where(row) for row in batch.rows[:_NAMED_ROWS]]
+                more = f" and {len(batch.rows) - _NAMED_ROWS} more" if len(batch.rows) > _NAMED_ROWS else ""
+                findings.append(
+                    Finding(f"the batch with loss {loss.item():g}", f"rows {', '.join(places)}{more}")
+                )
+        step = self.state.step + 1
+        what = f"training diverged at step {step}: gradient norm {norm:g}, the weights were not changed"
+        remedy = "lower learning_rate or raise warmup_steps"
+        raise DivergedError(findings=[Finding(what, str(self.run_folder or ""), remedy), *findings])
+
+    # -- reports and files -----------------------------------------------------------------------------
+
+    def _log(self, epoch: float) -> None:
+        state, result = self.state, self.result
+        if result is None:
+            return
+        record: dict[str, Any] = {
+            "step": state.step,
+            "epoch": round(epoch, 6),
+            "loss": state.window_loss / max(1, state.window_tokens),
+            "learning_rate": result.rates,
+            "grad_norm": result.norms,
+            "tokens_per_second": round(state.window_tokens / max(1e-9, state.window_seconds), 1),
+            "tokens_seen": state.tokens_seen,
+        }
+        state.window_loss, state.window_tokens, state.window_seconds = 0.0, 0, 0.0
+        self._record(record)
+        if self.display is not None:
+            self.display.logged(record)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.run_folder is not None and self.accelerator.is_main_process:
+            append_log(self.run_folder / LOG_FILE, record)
+
+    def _evaluate(self) -> bool:
+        """Evaluate and log; True when this is the best so far."""
+        state = self.state
+        say: Callable[[str], None] = self.display.say if self.display is not None else print
+        values, samples = evaluate(self, say=say)
+        metric = self.training.metric_for_best_model
+        value, best = values[metric], state.best_value
+        better = best is None or (value > best if self.training.greater_is_better else value < best)
+        if better:
+            state.best_step, state.best_value, state.bad_evaluations = state.step, value, 0
+        else:
+            state.bad_evaluations += 1
+        record = {"step": state.step, "epoch": self._epoch(), "evaluation": values, "best": better}
+        self._record({**record, **({"samples": samples} if samples else {})})
+        shown = " · ".join(f"{name} {number:.4f}" for name, number in values.items())
+        say(f"evaluation at step {state.step}: {shown}" + (" · best so far" if better else ""))
+        return better
+
+    def _epoch(self) -> float:
+        return round(
+            self.state.epoch + self.state.position / self.prepared.plan.steps_in(self.state.epoch), 6
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint of this step, then delete those that are no longer to be kept."""
+        if self.run_folder is None:
+            return
+        if self.accelerator.is_main_process:
+            write_checkpoint(
+                self.run_folder,
+                bundle=self.prepared.bundle,
+                optimizer=self.plain_optimizer,
+                names=self.names,
+                state=self.state,
+                identity=self.prepared.identity,
+            )
+            limit = self.training.save_total_limit
+            remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
+        self.accelerator.wait_for_everyone()
+        self.saved_step = self.state.step
+
+
+def _mix(seed: int, step: int, number: int) -> int:
+    """A seed for one batch of one step: neighbours must not give related streams (Steele et al. 2014)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) % 2**64
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (mixed ^ (mixed >> 31)) >> 1

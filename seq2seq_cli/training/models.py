@@ -1,0 +1,233 @@
+"""The model section of a recipe -> the model to train: joined, loaded again, or a single stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from seq2seq_cli import __version__
+from seq2seq_cli.checkpoint.bundle import (
+    TARGET_TOKENIZER,
+    Bundle,
+    generation_defaults,
+    is_pair,
+    load_bundle,
+    open_half,
+    special_ids,
+)
+from seq2seq_cli.checkpoint.files import read_config, read_json
+from seq2seq_cli.checkpoint.loading import build_stack, full_config, stack_config
+from seq2seq_cli.checkpoint.references import resolve
+from seq2seq_cli.combiner import Side, combine
+from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
+from seq2seq_cli.families import FAMILIES, Family, Role
+from seq2seq_cli.families import family_of as family_by_config
+from seq2seq_cli.model import SpecialIds
+from seq2seq_cli.recipe import ModelSection, Recipe, SideSection, TrainTokenizer, where_of
+from seq2seq_cli.text.tokenizer import Tokenizer
+from seq2seq_cli.text.training import train_tokenizer
+
+if TYPE_CHECKING:
+    from seq2seq_cli.data.rows import Row
+
+_Which = Literal["encoder", "decoder"]
+
+
+def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
+    """The model that the recipe starts from. ``rows`` are what tokenizers are trained on, where the recipe
+    asks for that: sources for the encoder's, targets for the decoder's."""
+    section = recipe.model
+    if section.single_stack:
+        raise UsageError(
+            "a single stack with the prefix mask cannot be trained yet",
+            where=where_of(recipe, "model.single_stack"),
+            remedy="remove single_stack: the same checkpoint then serves on both sides",
+        )
+    objective = recipe.training.objective
+    if objective != "seq2seq":
+        which: _Which = "decoder" if objective == "causal_lm" else "encoder"
+        side = _side(section, which, _tokenizers(section, rows, only=which)[which])
+        return single_stack(side, "decoder" if objective == "causal_lm" else "masked_lm", seed=section.seed)
+    if _is_whole(section):
+        assert section.encoder is not None
+        assert section.encoder.checkpoint is not None
+        return load_bundle(section.encoder.checkpoint)
+    tokenizers = _tokenizers(section, rows)
+    return combine(
+        _side(section, "encoder", tokenizers["encoder"]),
+        _side(section, "decoder", tokenizers["decoder"]),
+        settings=section.set,
+        share=section.share,
+        seed=section.seed,
+    )
+
+
+def _is_whole(section: ModelSection) -> bool:
+    """True when the section names one encoder-decoder folder and changes nothing about it."""
+    plain = section.model_copy(update={"freeze": [], "seed": 0})
+    asked = set(plain.model_dump(exclude_defaults=True))
+    side = section.encoder
+    if asked != {"encoder"} or side is None or side.checkpoint is None:
+        return False
+    alone = set(side.model_dump(exclude_defaults=True)) == {"checkpoint"}
+    return alone and is_pair(read_config(resolve(side.checkpoint).folder))
+
+
+def _section(section: ModelSection, which: _Which) -> SideSection:
+    side = getattr(section, which) or section.encoder
+    assert isinstance(side, SideSection)  # the recipe's own rules see to it
+    return side
+
+
+def _side(section: ModelSection, which: _Which, tokenizer: Tokenizer | None) -> Side:
+    side = _section(section, which)
+    return Side(
+        reference=side.checkpoint,
+        family=side.family,
+        config=side.config,
+        tokenizer=tokenizer,
+        random=side.random or section.random in (which, "both"),
+        settings=side.set,
+    )
+
+
+# -- tokenizers ------------------------------------------------------------------------------------------
+
+
+def _tokenizers(
+    section: ModelSection, rows: Sequence[Row], *, only: _Which | None = None
+) -> dict[str, Tokenizer | None]:
+    """encoder/decoder -> the tokenizer that the recipe gives it; None = the checkpoint's own."""
+    asked: dict[_Which, str | TrainTokenizer | None] = {
+        "encoder": section.tokenizers.source or (section.encoder.tokenizer if section.encoder else None),
+        "decoder": section.tokenizers.target or _section(section, "decoder").tokenizer,
+    }
+    one = asked["encoder"] == asked["decoder"] and (section.decoder is None or section.share != "none")
+    if isinstance(asked["encoder"], TrainTokenizer) and one and only is None:
+        both = _train(asked["encoder"], (text for row in rows for text in (row.source, row.target)))
+        return {"encoder": both, "decoder": both}
+    made: dict[str, Tokenizer | None] = {}
+    for which, spec in asked.items():
+        if spec is None or only not in (None, which):
+            made[which] = None
+        elif isinstance(spec, str):
+            made[which] = _read_tokenizer(spec, which)
+        else:
+            source = which == "encoder" and only is None  # rows of language modelling have a target alone
+            made[which] = _train(spec, (row.source if source else row.target for row in rows))
+    return made
+
+
+def _train(spec: TrainTokenizer, texts: Iterable[str]) -> Tokenizer:
+    return train_tokenizer(spec.train, spec.vocab_size, texts, lowercase=spec.lowercase)
+
+
+def _read_tokenizer(reference: str, which: _Which) -> Tokenizer:
+    folder = resolve(reference).folder
+    own = Tokenizer.from_folder(folder / TARGET_TOKENIZER) if which == "decoder" else None
+    found = own or Tokenizer.from_folder(folder)
+    if found is None:
+        raise CheckpointError("the folder has no tokenizer files", where=str(folder))
+    return found
+
+
+# -- single stacks ---------------------------------------------------------------------------------------
+
+
+def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
+    """One stack with its head: a language model (``decoder``) or a masked one (``masked_lm``).
+
+    A head that the checkpoint lacks is fresh. UsageError for unknown settings or missing ids,
+    CheckpointError for unusable folders.
+    """
+    family, config, weights, where, generation = _opened(side, "decoder" if role == "decoder" else "encoder")
+    unknown = [key for key in (*side.config, *side.settings) if key not in family.options]
+    if unknown:
+        raise UsageError(
+            findings=[
+                Finding(f"{key!r} is not an option of {family.name}", where, nearest(key, family.options))
+                for key in unknown
+            ]
+        )
+    tokenizer = side.tokenizer
+    if tokenizer is None and side.reference is not None:
+        tokenizer = _read_tokenizer(side.reference, "decoder" if role == "decoder" else "encoder")
+    if tokenizer is None:
+        raise UsageError("a stack from scratch needs a tokenizer", where=where)
+    if weights is None and side.tokenizer is not None:
+        config["vocab_size"] = tokenizer.vocab_size
+    config |= {**side.config, **side.settings}
+    stack, report = build_stack(
+        family,
+        stack_config(family, config, role, where=where),
+        weights,
+        where=where,
+        may_be_fresh=lambda name: name.startswith("head."),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if tokenizer.vocab_size > stack.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
+            where=where,
+            remedy="use the checkpoint's own tokenizer, or fresh weights",
+        )
+    replaced = side.tokenizer is not None
+    stack.special_ids = _ids(config, tokenizer, stack.config.vocab_size, replaced=replaced, where=where)
+    stack.generation = generation_defaults({}, generation)
+    ids = stack.special_ids
+    config |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos[0], "pad_token_id": ids.pad}
+    config |= {"model_type": family.name, "architectures": [family.architectures[role]], "dtype": "float32"}
+    config |= {"is_decoder": role == "decoder"}
+    origin = side.reference or f"{family.name} from scratch"
+    config["s2s"] = {
+        "version": __version__,
+        "origin": origin,
+        "fresh": sorted(report.fresh),
+        "trained": False,
+    }
+    return Bundle(
+        model=stack,
+        config=config,
+        role=role,
+        source_tokenizer=tokenizer,
+        target_tokenizer=tokenizer,
+        report=report,
+        reference=origin,
+    )
+
+
+def _opened(
+    side: Side, which: _Which
+) -> tuple[Family, dict[str, Any], dict[str, torch.Tensor] | None, str, dict[str, Any]]:
+    """Family, full configuration, weights (None = fresh), where it is from, generation_config.json."""
+    if side.family is not None:
+        if side.family not in FAMILIES:
+            raise UsageError(f"unknown family {side.family!r}", remedy=nearest(side.family, FAMILIES))
+        family = FAMILIES[side.family]
+        return family, dict(family.options), None, f"{side.family} from scratch", {}
+    assert side.reference is not None  # the recipe's own rules see to it
+    folder = resolve(side.reference).folder
+    half = open_half(folder, which, with_weights=not side.random)
+    family = family_by_config(half.config, where=half.where)
+    weights = None if side.random else dict(half.weights)
+    generation = read_json(folder, "generation_config.json") or {}
+    return family, full_config(family, half.config), weights, half.where, generation
+
+
+def _ids(
+    config: dict[str, Any], tokenizer: Tokenizer, vocab_size: int, *, replaced: bool, where: str
+) -> SpecialIds:
+    """Special ids: the configuration's, or with a tokenizer of one's own that one's."""
+    stated = SpecialIds() if replaced else special_ids(config, {}, vocab_size)
+
+    def first(*values: int | None) -> int | None:
+        return next((value for value in values if value is not None), None)
+
+    eos = first(*stated.eos, tokenizer.eos_id, tokenizer.sep_id)
+    if eos is None:
+        raise UsageError("no eos id is known", where=where, remedy="set eos_token_id in the side's set:")
+    bos = first(stated.bos, tokenizer.bos_id, tokenizer.cls_id, eos)
+    pad = first(stated.pad, tokenizer.pad_id, eos)
+    return SpecialIds(bos=bos, eos=(eos,), pad=pad)

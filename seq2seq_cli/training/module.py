@@ -1,0 +1,97 @@
+"""Model and objective as one module: a batch in, the summed loss out, so that it can be wrapped for DDP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq_cli.model import Encoded, EncoderDecoder, Stack
+from seq2seq_cli.training.losses import label_loss
+
+if TYPE_CHECKING:
+    from seq2seq_cli.data.batch import Batch
+
+_IGNORED = -100
+
+
+class TrainingModule(nn.Module):
+    """Cross-entropy of ``model`` at the labelled positions of a batch.
+
+    An EncoderDecoder learns target given source (seq2seq); a causal Stack the next token (causal_lm); any
+    other Stack the hidden tokens (masked_lm). ``smoothing`` is used while training only, so that a
+    validation loss is the plain one and its exponential the perplexity.
+    """
+
+    def __init__(self, model: EncoderDecoder | Stack, *, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        self.smoothing = smoothing
+
+    def forward(
+        self,
+        source_ids: Tensor | None,
+        source_mask: Tensor | None,
+        target_ids: Tensor,
+        target_mask: Tensor | None,
+        labels: Tensor,
+    ) -> Tensor:
+        """Shapes as in ``Batch``; the sum of the losses over the labelled positions, a float32 scalar."""
+        encoded: Encoded | None = None
+        stack = self.model
+        if isinstance(stack, EncoderDecoder):
+            if source_ids is None:
+                raise TypeError("an encoder-decoder needs a source")
+            encoded = stack.encode(source_ids, source_mask)
+            stack = stack.decoder
+        if stack.head is None:
+            raise TypeError("a stack without a head has no loss")
+        # Targets are padded at the end: behind a causal mask nothing real ever sees the padding, and
+        # without a mask of its own attention takes its quick path.
+        mask = None if stack.config.causal else target_mask
+        states = stack.states(target_ids, mask, encoded=encoded)
+        labelled = (labels != _IGNORED).flatten().nonzero().squeeze(1)
+        chosen = states.flatten(0, 1).index_select(0, labelled)
+        return label_loss(
+            stack.head.transform(chosen),
+            stack.head.weight,
+            stack.head.bias,
+            labels.flatten().index_select(0, labelled),
+            smoothing=self.smoothing if self.training else 0.0,
+        )
+
+
+def tensors_of(
+    batch: Batch, device: torch.device
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor, Tensor]:
+    """The arguments of TrainingModule, on ``device``."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    source_ids = None if batch.source_ids is None else moved(batch.source_ids)
+    source_mask = None if batch.source_mask is None else moved(batch.source_mask)
+    return source_ids, source_mask, moved(batch.target_ids), moved(batch.target_mask), moved(batch.labels)
+
+
+def label_count(batch: Batch) -> int:
+    """Real target tokens of a batch: the positions that have a label."""
+    return int((batch.labels != _IGNORED).sum())
+
+
+def reached_parameters(loss: Tensor) -> set[int]:
+    """The ``id`` of every parameter that ``loss`` depends on, found by walking its graph (no gradients)."""
+    reached: set[int] = set()
+    seen = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            reached.add(id(variable))
+        waiting.extend(before for before, _ in node.next_functions)
+    return reached

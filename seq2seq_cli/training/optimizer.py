@@ -1,0 +1,180 @@
+"""Which parameters learn, how fast, and from when: the parts of a model as optimizer groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq_cli.training.schedules import learning_rate, warmup_count
+
+if TYPE_CHECKING:
+    from seq2seq_cli.recipe.sections import TrainingSection
+
+PARTS = ("encoder", "decoder", "cross_attention", "fresh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of the model with its settings. ``parameters`` are (name, parameter), shared ones once."""
+
+    name: str
+    parameters: tuple[tuple[str, nn.Parameter], ...]
+    peak: float  #: highest learning rate
+    weight_decay: float
+    warmup: int | float  #: steps, or a share of the steps that this part learns
+    freeze_steps: int = 0
+    frozen: bool = False  #: never learns
+
+    def rate(self, schedule: str, step: int, total: int) -> float:
+        """The learning rate for ``step`` (from 0) of ``total``. A part that starts later has its own warm-up
+        then, and ends with the others."""
+        if self.frozen or step < self.freeze_steps:
+            return 0.0
+        steps = max(1, total - self.freeze_steps)
+        warmup = warmup_count(self.warmup, steps)
+        return learning_rate(schedule, self.peak, step - self.freeze_steps, warmup=warmup, total=steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All parts of a model that have parameters, and the names of those that never get a gradient."""
+
+    parts: tuple[Part, ...]
+    left_out: tuple[str, ...] = field(default=())
+
+    def set_frozen(self, step: int) -> None:
+        """Let exactly the parts learn that do so at ``step``; the others get no gradient and drop theirs."""
+        for part in self.parts:
+            learns = not part.frozen and step >= part.freeze_steps
+            for _, parameter in part.parameters:
+                parameter.requires_grad_(learns)
+                if not learns:
+                    parameter.grad = None
+
+    @property
+    def unfreezes(self) -> bool:
+        """True when some part starts to learn after the first step."""
+        return any(part.freeze_steps and not part.frozen for part in self.parts)
+
+
+def split_parts(
+    model: nn.Module,
+    training: TrainingSection,
+    *,
+    fresh: Collection[str] = (),
+    freeze: Collection[str] = (),
+    reached: Collection[int] | None = None,
+) -> Parts:
+    """Sort the model's parameters into parts with the settings of ``training.groups``.
+
+    fresh: names of newly initialised parameters. They are a part of their own only where the recipe speaks
+    of one (``groups.fresh`` or ``freeze: [fresh]``); that part comes before cross_attention, and that before
+    the side. A parameter that both sides share counts once, as the decoder's. freeze: parts that never
+    learn. reached: ids of the parameters that the loss depends on (None: all); the others are left out and
+    frozen.
+    """
+    speaks_of_fresh = training.groups.fresh is not None or "fresh" in freeze
+    chosen: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in PARTS}
+    fresh_names = set(fresh)
+    left_out = []
+    for names, parameter in _named_once(model):
+        name = names[0]
+        if reached is not None and id(parameter) not in reached:
+            parameter.requires_grad_(False)
+            left_out.append(name)
+            continue
+        is_fresh = speaks_of_fresh and not fresh_names.isdisjoint(names)
+        chosen["fresh" if is_fresh else part_name(model, name)].append((name, parameter))
+    parts = []
+    for name, members in chosen.items():
+        group = getattr(training.groups, name)
+        settings = {} if group is None else group.model_dump(exclude_none=True)
+        part = Part(
+            name=name,
+            parameters=tuple(members),
+            peak=settings.get("learning_rate", training.learning_rate),
+            weight_decay=settings.get("weight_decay", training.weight_decay),
+            warmup=settings.get("warmup_steps", training.warmup_steps),
+            freeze_steps=settings.get("freeze_steps", 0),
+            frozen=name in freeze or settings.get("freeze", False),
+        )
+        if members:
+            parts.append(part)
+    return Parts(parts=tuple(parts), left_out=tuple(left_out))
+
+
+def part_name(model: nn.Module, name: str) -> str:
+    """encoder, decoder or cross_attention (with the projection between the sides) for a parameter's name.
+    A single stack is all decoder when it is causal, all encoder when it is not."""
+    if name.startswith("projection.") or ".cross_attention." in name or ".cross_norm." in name:
+        return "cross_attention"
+    if name.startswith(("encoder.", "decoder.")):
+        return name.partition(".")[0]
+    return "decoder" if getattr(model, "config").causal else "encoder"  # noqa: B009
+
+
+def _named_once(model: nn.Module) -> Iterable[tuple[list[str], nn.Parameter]]:
+    """Every parameter once with all its names, the decoder's first."""
+    found: dict[int, tuple[list[str], nn.Parameter]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), ([], parameter))[0].append(name)
+    return [(sorted(names, key=lambda n: not n.startswith("decoder.")), p) for names, p in found.values()]
+
+
+def make_optimizer(parts: Parts, training: TrainingSection) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019), fused; biases and norms are not decayed. Every group carries the
+    name of its ``part``."""
+    groups = []
+    for part in parts.parts:
+        if part.frozen:
+            continue
+        decayed = [parameter for name, parameter in part.parameters if _is_decayed(name)]
+        plain = [parameter for name, parameter in part.parameters if not _is_decayed(name)]
+        for members, decay in ((decayed, part.weight_decay), (plain, 0.0)):
+            if members:
+                groups.append({"params": members, "weight_decay": decay, "part": part.name})
+    return torch.optim.AdamW(
+        groups,
+        lr=training.learning_rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
+        fused=True,
+    )
+
+
+def _is_decayed(name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf != "bias" and not owner.endswith("norm")
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, parts: Parts, schedule: str, step: int, total: int
+) -> dict[str, float]:
+    """Give every group its rate for ``step`` of ``total``; part -> rate."""
+    rates = {part.name: part.rate(schedule, step, total) for part in parts.parts}
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["part"]]
+    return rates
+
+
+def gradient_norms(parts: Parts) -> tuple[Tensor, dict[str, Tensor]]:
+    """The Euclidean norm of all gradients together, and of each part that has any; scalars, no sync."""
+    squares = {}
+    for part in parts.parts:
+        gradients = [p.grad for _, p in part.parameters if p.grad is not None]
+        if gradients:
+            norms = torch.stack(torch._foreach_norm(gradients))
+            squares[part.name] = norms.square().sum()
+    total = torch.stack(list(squares.values())).sum().sqrt() if squares else torch.zeros(())
+    return total, {name: square.sqrt() for name, square in squares.items()}
+
+
+def clip_gradients(parts: Parts, total: float, limit: float) -> None:
+    """Scale all gradients so that their common norm ``total`` becomes ``limit`` where it is above it."""
+    if limit and total > limit:
+        gradients = [p.grad for part in parts.parts for _, p in part.parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, limit / (total + 1e-6))

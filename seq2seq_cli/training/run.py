@@ -1,0 +1,180 @@
+"""One run from its recipe to the model in its folder: lock, resume, train, publish."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seq2seq_cli import console
+from seq2seq_cli.errors import Finding, UsageError
+from seq2seq_cli.recipe import require
+from seq2seq_cli.training import runfolder
+from seq2seq_cli.training.loop import Trainer
+from seq2seq_cli.training.progress import cut_log
+from seq2seq_cli.training.setup import Prepared, prepare
+from seq2seq_cli.training.signals import StopRequest, listening
+from seq2seq_cli.training.state import Checkpoint, RunState, checkpoint_folder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from seq2seq_cli.recipe import Recipe
+
+
+def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -> dict[str, Any]:
+    """Train as ``recipe`` says, into its ``output`` folder; what all_results.json then holds.
+
+    resume: ``auto`` goes on from the newest whole checkpoint in the folder, a checkpoint folder from that
+    one, ``never`` wants an empty folder. overwrite: an earlier run there is replaced. In a launch of several
+    processes every one calls this. Raises the errors of ``seq2seq_cli.errors``; StoppedError after a signal.
+    """
+    require(recipe, "output", purpose="finetune")
+    assert recipe.output is not None
+    run = recipe.output
+    with listening() as stop:
+        accelerator = make_accelerator(recipe)
+        with runfolder.locked(run) if accelerator.is_main_process else nullcontext():
+            checkpoint = runfolder.find_checkpoint(run, resume=resume, overwrite=overwrite)
+            done = _finished(recipe, run, checkpoint)
+            if done is not None:
+                return done
+            prepared = prepare(recipe, processes=accelerator.num_processes, checkpoint=checkpoint)
+            if checkpoint is not None:
+                runfolder.refuse_differences(checkpoint, prepared.identity)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                _begin(recipe, run, checkpoint, overwrite=overwrite)
+            trainer = start(prepared, accelerator=accelerator, stop=stop, checkpoint=checkpoint, run=run)
+            _announce(prepared, trainer.state, checkpoint)
+            stop.at_once = False
+            trainer.run()
+            results: dict[str, Any] = {}
+            if accelerator.is_main_process:
+                results = _finish(prepared, trainer.state, run)
+            accelerator.wait_for_everyone()
+            accelerator.end_training()
+            return results
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The device and, under a launcher, the group of processes; processes but the first say nothing."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    groups = (getattr(recipe.training.groups, name) for name in type(recipe.training.groups).model_fields)
+    waiting = any(group is not None and group.freeze_steps for group in groups)
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    accelerator = Accelerator(
+        mixed_precision=recipe.training.mixed_precision,
+        # parts that are frozen for a while take no part in the exchange until they learn
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=waiting)],
+    )
+    if not accelerator.is_main_process:
+        console.verbosity = -1
+    return accelerator
+
+
+def start(
+    prepared: Prepared,
+    *,
+    accelerator: Accelerator,
+    stop: StopRequest,
+    checkpoint: Checkpoint | None = None,
+    run: Path | None = None,
+) -> Trainer:
+    """A trainer at the beginning, or where ``checkpoint`` left off."""
+    state = RunState() if checkpoint is None else checkpoint.state
+    state.finished = ""
+    # whatever is saved from here on has been trained
+    prepared.bundle.config.setdefault("s2s", {})["trained"] = True
+    trainer = Trainer(prepared, accelerator=accelerator, stop=stop, state=state, run=run)
+    if checkpoint is not None:
+        trainer.resume(checkpoint.folder)
+    return trainer
+
+
+def _finished(recipe: Recipe, run: Path, checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+    """The results of a run that was over already; None when there is something left to do."""
+    results = run / runfolder.RESULTS_FILE
+    if checkpoint is None or not checkpoint.state.finished or not results.is_file():
+        return None
+    limit = recipe.training.max_minutes
+    if checkpoint.state.finished == "max_minutes" and (
+        limit is None or checkpoint.state.seconds < 60 * limit
+    ):
+        return None
+    console.say(
+        f"{run} is finished ({checkpoint.state.step} steps); nothing to do. "
+        "To train again, name another --output or add --overwrite."
+    )
+    found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+    return found
+
+
+def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrite: bool) -> None:
+    """Bring the run's folder to where this start begins."""
+    inside = checkpoint is not None and checkpoint.folder.resolve().parent == run.resolve()
+    if checkpoint is not None and inside:
+        runfolder.clear(run, keep_until=checkpoint.state.step)
+    elif overwrite:
+        runfolder.clear(run)
+    (run / runfolder.RESULTS_FILE).unlink(missing_ok=True)
+    runfolder.write_file(run / runfolder.RECIPE_FILE, recipe.dump_yaml())
+    cut_log(run / runfolder.LOG_FILE, checkpoint.state.step if checkpoint is not None and inside else 0)
+
+
+def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None) -> None:
+    training = prepared.recipe.training
+    parts = " · ".join(
+        f"{part.name} {sum(p.numel() for _, p in part.parameters):,}"
+        + (" frozen" if part.frozen else f" at {part.peak:g}")
+        + (f" from step {part.freeze_steps}" if part.freeze_steps else "")
+        for part in prepared.parts.parts
+    )
+    console.say(f"{training.objective}: {prepared.plan.total} steps · parameters and learning rates: {parts}")
+    if checkpoint is not None:
+        console.say(f"going on after step {state.step}, from {checkpoint.folder}")
+
+
+def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
+    """Put the best (or last) model into the run's folder, write the results, point ``latest`` there."""
+    best = prepared.recipe.training.load_best_model_at_end and state.best_step is not None
+    step = state.best_step if best and state.best_step is not None else state.step
+    chosen = checkpoint_folder(run, step)
+    if not chosen.is_dir():
+        raise UsageError(
+            findings=[Finding("the checkpoint of the best step is gone", str(chosen), "train again")]
+        )
+    runfolder.publish(run, chosen)
+    results = {
+        "steps": state.step,
+        "stopped_by": state.finished,
+        "model_of_step": step,
+        "tokens_seen": state.tokens_seen,
+        "seconds": round(state.seconds, 3),
+        "tokens_per_second": round(state.tokens_seen / max(1e-9, state.seconds), 1),
+        **_last_records(run / runfolder.LOG_FILE, step),
+    }
+    runfolder.write_file(run / runfolder.RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    runfolder.point_latest(run)
+    which = "best" if best else "last"
+    console.say(
+        f"{run} holds the {which} model, of step {step}. Try: echo 'a line of text' | s2s generate -m {run}"
+    )
+    return results
+
+
+def _last_records(log: Path, step: int) -> dict[str, Any]:
+    """The last training loss, and the evaluation of ``step``, as the log has them."""
+    found: dict[str, Any] = {}
+    for line in log.read_text(encoding="utf-8").strip("\n").split("\n"):
+        record = json.loads(line)
+        if "loss" in record:
+            found["train_loss"] = record["loss"]
+        elif record["step"] == step:
+            found |= {f"validation_{name}": value for name, value in record["evaluation"].items()}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

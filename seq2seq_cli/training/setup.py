@@ -1,0 +1,279 @@
+"""From a recipe to everything that a run needs, checked before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from seq2seq_cli import console
+from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
+from seq2seq_cli.data.batches import plan_epoch, plan_validation
+from seq2seq_cli.data.dataset import PairDataset, TextDataset
+from seq2seq_cli.data.rows import Row
+from seq2seq_cli.data.sources import check_paths, read_rows
+from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
+from seq2seq_cli.model import EncoderDecoder
+from seq2seq_cli.model.attention import Attention
+from seq2seq_cli.recipe import Recipe, require, where_of
+from seq2seq_cli.training.models import build_model
+from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
+from seq2seq_cli.training.optimizer import Parts, split_parts
+from seq2seq_cli.training.steps import StepPlan
+
+if TYPE_CHECKING:
+    from seq2seq_cli.data.batch import Batch
+    from seq2seq_cli.training.state import Checkpoint
+
+Dataset = PairDataset | TextDataset
+
+#: padded tokens of a validation batch where the recipe states neither budget nor rows
+_EVALUATION_TOKENS = 8192
+#: settings that may change between two starts of one run: they touch neither the weights nor their order
+_FREE = {
+    *("logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_minutes", "eval_samples"),
+    *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that is ready to start. ``identity`` is what must be the same when it is resumed."""
+
+    recipe: Recipe
+    bundle: Bundle
+    parts: Parts
+    train: Dataset
+    train_rows: Sequence[Row]
+    validation: Dataset | None
+    validation_batches: list[list[int]]
+    sample_rows: Sequence[Row]  #: validation rows that text is generated for
+    plan: StepPlan
+    identity: Mapping[str, Any]
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> Batch:
+        """The batch of these training rows in this epoch."""
+        return self.train.batch(indices, epoch=epoch)
+
+    def where(self, row: int) -> str:
+        """The place of a training row, for messages."""
+        return self.train_rows[row].where
+
+    def source_of(self, row: Row) -> str:
+        """What the encoder reads of a row."""
+        return self.recipe.data.source_prefix + row.source
+
+
+def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None = None) -> Prepared:
+    """Read the data, build (or, from ``checkpoint``, load) the model, and plan the steps.
+
+    Raises UsageError, DataError or CheckpointError for whatever is wrong with any of them.
+    """
+    require(recipe, "data.train", purpose="training")
+    training = recipe.training
+    _check_precision(recipe)
+    rows, validation_rows = _read(recipe)
+    bundle = _model(recipe, rows, checkpoint)
+    model = bundle.model
+    # Weights that are views of a mapped file lie at odd addresses, where the matrix library may round
+    # otherwise; memory of our own makes a resumed run equal to one that was never interrupted.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    _set_dropout(model, training.dropout)
+    make = partial(_dataset, recipe, bundle)
+    train = make(rows)
+    console.say(f"training rows: {train.summary}")
+    validation = make(validation_rows) if validation_rows else None
+    if validation is not None:
+        console.say(f"validation rows: {validation.summary}")
+    fresh = _fresh_names(bundle) if checkpoint is None else checkpoint.fresh
+    reached = _reached(bundle, train)
+    parts = split_parts(model, training, fresh=fresh, freeze=recipe.model.freeze, reached=reached)
+    if all(part.frozen for part in parts.parts):
+        where = where_of(recipe, "model.freeze")
+        raise UsageError("every part of the model is frozen: nothing would be learnt", where=where)
+    if parts.left_out:
+        console.say(f"left out, because no gradient reaches them: {', '.join(parts.left_out)}", level=1)
+    plan = _plan(recipe, train, processes)
+    samples = (
+        [validation_rows[i] for i in validation.row_numbers[: training.eval_samples]] if validation else []
+    )
+    return Prepared(
+        recipe=recipe,
+        bundle=bundle,
+        parts=parts,
+        train=train,
+        train_rows=rows,
+        validation=validation,
+        validation_batches=_validation_batches(recipe, validation),
+        sample_rows=samples if training.objective == "seq2seq" else [],
+        plan=plan,
+        identity=_identity(recipe, train, validation, plan),
+        generation=recipe.generation.model_dump(exclude_none=True, exclude={"preset"}),
+    )
+
+
+def _check_precision(recipe: Recipe) -> None:
+    if recipe.training.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UsageError(
+            "fp16 needs a GPU",
+            where=where_of(recipe, "training.mixed_precision"),
+            remedy="write mixed_precision: no",
+        )
+
+
+def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from and to validate with; every missing file is reported at once."""
+    data = recipe.data
+    source = data.source if recipe.training.objective == "seq2seq" else None
+    findings: list[Finding] = []
+    for spec in (data.train, data.validation):
+        if spec is not None:
+            try:
+                check_paths(spec, source=source)
+            except DataError as error:
+                findings += error.findings
+    if findings:
+        raise DataError(findings=findings)
+
+    def rows(spec: Any, split: str) -> list[Row]:
+        return read_rows(
+            spec,
+            source=source,
+            target=data.target,
+            references=data.references,
+            reference_separator=data.reference_separator,
+            split=split,
+            on_bad_row=data.on_bad_row,
+        )
+
+    return rows(data.train, "train"), rows(data.validation, "validation") if data.validation else []
+
+
+def _model(recipe: Recipe, rows: Sequence[Row], checkpoint: Checkpoint | None) -> Bundle:
+    if checkpoint is None:
+        return build_model(recipe, rows)
+    roles: dict[str, Any] = {"causal_lm": "decoder", "masked_lm": "masked_lm", "seq2seq": None}
+    return load_bundle(str(checkpoint.folder), role=roles[recipe.training.objective])
+
+
+def _fresh_names(bundle: Bundle) -> Sequence[str]:
+    """What is newly initialised: by this start, or by the combine that wrote the folder."""
+    if bundle.report.fresh:
+        return list(bundle.report.fresh)
+    return [] if bundle.is_trained else list(bundle.config.get("s2s", {}).get("fresh", ()))
+
+
+def _set_dropout(model: nn.Module, probability: float | None) -> None:
+    """Replace every dropout rate of the model; None keeps the checkpoint's."""
+    if probability is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        elif isinstance(module, Attention):
+            module.dropout = probability
+
+
+def _dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Dataset:
+    data, objective, ids = recipe.data, recipe.training.objective, bundle.model.special_ids
+    source, target = bundle.source_tokenizer, bundle.target_tokenizer
+    if source is None or target is None:
+        raise CheckpointError("the checkpoint has no tokenizer", where=bundle.reference)
+    start, eos = ids.bos if ids.start is None else ids.start, next(iter(ids.eos), None)
+    if (start is None or eos is None) and objective != "masked_lm":
+        raise CheckpointError("the checkpoint states no start or no eos id", where=bundle.reference)
+    most = bundle.decoder.config.max_positions
+    target_length = _length(recipe, "data.max_target_length", data.max_target_length, most)
+    if objective != "seq2seq":
+        return TextDataset(
+            rows=rows,
+            tokenizer=target,
+            objective=objective,
+            start_id=start,
+            eos_id=eos,
+            max_length=target_length,
+            seed=recipe.training.seed,
+        )
+    assert isinstance(bundle.model, EncoderDecoder)
+    assert start is not None
+    assert eos is not None
+    most = bundle.model.encoder.config.max_positions
+    return PairDataset(
+        rows=rows,
+        source_tokenizer=source,
+        target_tokenizer=target,
+        start_id=start,
+        eos_id=eos,
+        max_source_length=_length(recipe, "data.max_source_length", data.max_source_length, most),
+        max_target_length=target_length,
+        source_prefix=data.source_prefix,
+    )
+
+
+def _length(recipe: Recipe, key: str, asked: int | None, most: int) -> int:
+    if asked is not None and asked > most:
+        raise UsageError(
+            f"{key.partition('.')[2]} {asked} is more than the {most} positions that the model has",
+            where=where_of(recipe, key),
+            remedy=f"at most {most}",
+        )
+    return asked or most
+
+
+def _reached(bundle: Bundle, train: Dataset) -> set[int]:
+    """Parameters that the loss depends on, found on one row."""
+    module = TrainingModule(bundle.model)
+    first = int(train.lengths.sum(axis=1).argmin())
+    loss = module(*tensors_of(train.batch([first]), torch.device("cpu")))
+    return reached_parameters(loss)
+
+
+def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
+    training = recipe.training
+
+    def batches(epoch: int) -> list[list[int]]:
+        return plan_epoch(
+            train.lengths,
+            seed=training.seed,
+            epoch=epoch,
+            tokens_per_batch=training.tokens_per_batch,
+            batch_size=training.per_device_train_batch_size,
+        )
+
+    return StepPlan(
+        batches,
+        batches_per_step=training.gradient_accumulation_steps * processes,
+        epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+    )
+
+
+def _validation_batches(recipe: Recipe, validation: Dataset | None) -> list[list[int]]:
+    if validation is None:
+        return []
+    training = recipe.training
+    rows = training.per_device_eval_batch_size
+    budget = None if rows else training.tokens_per_batch or _EVALUATION_TOKENS
+    return plan_validation(validation.lengths, tokens_per_batch=budget, batch_size=rows)
+
+
+def _identity(recipe: Recipe, train: Dataset, validation: Dataset | None, plan: StepPlan) -> dict[str, Any]:
+    """Everything that decides the numbers of a run, flat, for comparison with an earlier start."""
+    values: dict[str, Any] = {}
+    for name, section in (("model", recipe.model), ("training", recipe.training)):
+        for key, value in section.model_dump(mode="json").items():
+            if name == "model" or key not in _FREE:
+                values[f"{name}.{key}"] = value
+    return {
+        **values,
+        "batches a step (accumulation × processes)": plan.batches_per_step,
+        "training rows (sha256 of their tokens)": train.content_hash,
+        "validation rows (sha256 of their tokens)": validation.content_hash if validation else None,
+        "order of the first epoch (sha256)": plan.fingerprint(0),
+    }

@@ -1,0 +1,125 @@
+"""Validation in the middle of a run: loss over all rows, generated text for the first few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seq2seq_cli import console
+from seq2seq_cli.training.module import label_count, tensors_of
+
+if TYPE_CHECKING:
+    from seq2seq_cli.data.rows import Row
+    from seq2seq_cli.training.loop import Trainer
+
+#: samples that are shown and stored
+_SHOWN = 3
+#: rows generated between two looks at the signals
+_AT_ONCE = 16
+#: computed for generated samples, beside the metric that chooses the best
+_METRICS = ("exact_match", "chrf")
+
+
+class InterruptedEvaluationError(Exception):
+    """A signal came during an evaluation; nothing of it counts."""
+
+
+def evaluate(
+    trainer: Trainer, *, say: Callable[[str], None]
+) -> tuple[dict[str, float], list[dict[str, str]]]:
+    """(metrics, samples) of the model as it is. The loss is the plain cross-entropy, without smoothing, a
+    mean over all real target tokens of the validation rows. Every process does its share and gets the same
+    metrics. InterruptedEvaluationError when a signal comes meanwhile."""
+    trainer.module.eval()
+    model = trainer.prepared.bundle.model
+    model.eval()
+    try:
+        loss = _loss(trainer)
+        values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        rows = trainer.prepared.sample_rows
+        if not rows:
+            return values, []
+        predictions = _predict(trainer, [trainer.prepared.source_of(row) for row in rows])
+    finally:
+        trainer.module.train()
+    return {**values, **_scores(trainer, rows, predictions)}, _samples(rows, predictions, say=say)
+
+
+def _loss(trainer: Trainer) -> float:
+    accelerator, data = trainer.accelerator, trainer.prepared.validation
+    assert data is not None
+    world, rank = accelerator.num_processes, accelerator.process_index
+    batches = trainer.prepared.validation_batches
+    total, tokens = 0.0, 0
+    for first in range(0, len(batches), world):  # every process makes as many rounds, so that they can talk
+        _check(trainer)
+        if first + rank < len(batches):
+            batch = data.batch(batches[first + rank])
+            with torch.inference_mode():
+                # not through DDP: its hooks expect every process to come along
+                inner = accelerator.unwrap_model(trainer.module, keep_fp32_wrapper=True)
+                total += float(inner(*tensors_of(batch, accelerator.device)).item())
+            tokens += label_count(batch)
+    return trainer.sum(total) / max(1.0, trainer.sum(float(tokens)))
+
+
+def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
+    """A prediction for each source, in order; the processes share the rows."""
+    from seq2seq_cli.decoding.engine import generate_texts
+
+    accelerator, bundle = trainer.accelerator, trainer.prepared.bundle
+    world, rank = accelerator.num_processes, accelerator.process_index
+    options = trainer.prepared.generation
+    mine: list[tuple[int, str]] = []
+    for first in range(0, len(sources), _AT_ONCE * world):
+        _check(trainer)
+        start = first + rank * _AT_ONCE
+        chunk = list(sources[start : start + _AT_ONCE])
+        if chunk:
+            texts = generate_texts(bundle, chunk, options)
+            mine += [(start + index, found[0].text) for index, found in enumerate(texts)]
+    if world > 1:
+        from accelerate.utils import gather_object
+
+        mine = gather_object(mine)
+    return [text for _, text in sorted(mine)]
+
+
+def _check(trainer: Trainer) -> None:
+    if trainer.stopping():
+        raise InterruptedEvaluationError
+
+
+def _scores(trainer: Trainer, rows: Sequence[Row], predictions: Sequence[str]) -> dict[str, float]:
+    from seq2seq_cli.evaluation.metrics import METRICS, score
+
+    wanted = trainer.training.metric_for_best_model
+    names = [name for name in METRICS if name in (*_METRICS, wanted)]
+    scored: dict[str, Any] = score(predictions, [row.references for row in rows], names=names)
+    return {name: float(scored[name]) for name in names}
+
+
+def _samples(
+    rows: Sequence[Row], predictions: Sequence[str], *, say: Callable[[str], None]
+) -> list[dict[str, str]]:
+    sources = {row.source for row in rows}
+    if len(sources) > 1 and len(set(predictions)) == 1:
+        console.warn(
+            f"the output is the same for all {len(rows)} validation samples ({_short(predictions[0])!r}): "
+            "the decoder does not listen to the source yet"
+        )
+    samples = [
+        {"source": row.source, "prediction": prediction, "reference": row.references[0]}
+        for row, prediction in zip(rows[:_SHOWN], predictions, strict=False)
+    ]
+    for sample in samples:
+        say("  " + " | ".join(f"{name}: {_short(text)}" for name, text in sample.items()))
+    return samples
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else line[:67] + "..."
