@@ -65,7 +65,17 @@ Debug = Annotated[bool, _flag("--debug", callback=_debug, text="Show tracebacks.
 Version = Annotated[bool, _flag("--version", callback=_version, text="Show the version.", eager=True)]
 
 
-class LazyGroup(TyperGroup):
+class NamingGroup(TyperGroup):
+    """A group that answers an unknown command with the nearest known one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, known = args[0], self.list_commands(ctx)
+        if not name.startswith("-") and name not in known:
+            raise UsageError(f"no such command {name!r}", where=ctx.command_path, remedy=nearest(name, known))
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(NamingGroup):
     """The group of all commands; lists them from ``COMMANDS`` and imports only the one that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -79,12 +89,6 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         _accept_common(command)
         return command
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if not name.startswith("-") and name not in COMMANDS:
-            raise UsageError(f"no such command {name!r}", where="s2s", remedy=nearest(name, COMMANDS))
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -168,6 +172,5 @@ def usage_finding(error: Any, arguments: Sequence[str]) -> Finding:
         return Finding(
             f"no such option {error.option_name}", where, remedy if close.startswith("known") else close
         )
-    what, _, close = " ".join(error.format_message().split()).rstrip(".").partition(". Did you mean ")
-    remedy = f"did you mean {close}" if close else remedy
+    what = " ".join(error.format_message().split()).rstrip(".")
     return Finding(what[:1].lower() + what[1:], where, remedy)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from seq2seq_cli.cli import NamingGroup
+
 ModelReference = Annotated[
     str | None,
     typer.Option("-m", "--model", metavar="REF", help="Folder, hub id, alias or pkg:PACKAGE/PATH."),
@@ -50,7 +52,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of
 
 def new_app(**settings: Any) -> typer.Typer:
     """The Typer that a command's module holds as ``app``: plain help, no completion options of its own."""
-    return typer.Typer(rich_markup_mode=None, add_completion=False, **settings)
+    return typer.Typer(cls=NamingGroup, rich_markup_mode=None, add_completion=False, **settings)
 
 
 def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:
