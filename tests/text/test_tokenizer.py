@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
@@ -410,18 +411,16 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
         Tokenizer.from_folder(tmp_path)
 
 
-def test_a_rust_panic_is_caught(tmp_path: Path) -> None:
-    class PanicException(BaseException):  # as pyo3 raises it: not an Exception
-        pass
-
-    from seq2seq_cli.text.tokenizer import rust_errors
-
-    def panic() -> None:
-        with rust_errors(tmp_path / "tokenizer.json", "failed"):
-            raise PanicException("index out of bounds")
-
-    with pytest.raises(CheckpointError, match="index out of bounds"):
-        panic()
+@pytest.mark.parametrize("length", [30, 5000])
+def test_m5_a_regex_that_explodes_is_stopped_and_its_panic_caught(length: int, tmp_path: Path) -> None:
+    backend = Backend(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    tokenizer = Tokenizer.from_folder(write(tmp_path, tokenizer__json=backend.to_str()))
+    assert tokenizer is not None
+    with pytest.raises(CheckpointError, match="retry-limit") as caught:
+        tokenizer.encode(["a" * length + "b"])
+    assert not isinstance(caught.value.__cause__, Exception)  # a panic is a BaseException
+    assert caught.value.findings[0].where == str(tmp_path)
 
 
 def test_lone_surrogate_is_a_data_error(minilm: Path) -> None:
