@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from seq2seq_cli.errors import CheckpointError, DataError
 from seq2seq_cli.text.tokenizer import Tokenizer
