@@ -1,0 +1,109 @@
+"""Tiny random checkpoints in the published format, made by the reference implementation."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+BASE: dict[str, dict[str, Any]] = {
+    "bert": {**SIZES, "vocab_size": 60, "max_position_embeddings": 40},
+    "roberta": {**SIZES, "vocab_size": 60, "max_position_embeddings": 42, "type_vocab_size": 1},
+    "gpt2": {
+        **{"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 60, "n_positions": 40},
+        **{"bos_token_id": 1, "eos_token_id": 2},
+    },
+}
+CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "gpt2": GPT2Config}
+DECODERS = {"bert": BertLMHeadModel, "roberta": RobertaForCausalLM, "gpt2": GPT2LMHeadModel}
+
+
+def scramble(model: torch.nn.Module, seed: int = 0, std: float = 0.3) -> torch.nn.Module:
+    """Weights large enough that every part of the model shows in its output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, std, generator=generator)
+    return model.eval()
+
+
+def config(family: str, **changes: Any) -> Any:
+    return CONFIGS[family](**{**BASE[family], **changes})
+
+
+def language_model(family: str, seed: int = 0, **changes: Any) -> Any:
+    """A causal language model of a family."""
+    if family != "gpt2":
+        changes = {"is_decoder": True, **changes}
+    return scramble(DECODERS[family](config(family, **changes)), seed)
+
+
+def save_encoder(family: str, folder: Path, seed: int = 0, **changes: Any) -> Any:
+    """A bare encoder, saved."""
+    model = scramble(transformers.AutoModel.from_config(config(family, **changes)), seed)
+    model.save_pretrained(folder)
+    return model
+
+
+def save_language_model(family: str, folder: Path, seed: int = 1, **changes: Any) -> Any:
+    model = language_model(family, seed, **changes)
+    model.save_pretrained(folder)
+    return model
+
+
+def pair(
+    encoder: str,
+    decoder: str,
+    seed: int = 0,
+    *,
+    encoder_changes: dict[str, Any] | None = None,
+    decoder_changes: dict[str, Any] | None = None,
+) -> Any:
+    """transformers' own encoder-decoder with usable special ids (start 1, eos 2, pad 0)."""
+    left = config(encoder, **(encoder_changes or {}))
+    right = config(decoder, **(decoder_changes or {}))
+    both = EncoderDecoderConfig.from_encoder_decoder_configs(left, copy.deepcopy(right))
+    model = scramble(EncoderDecoderModel(both), seed)
+    for settings in (model.config, model.generation_config):
+        settings.decoder_start_token_id = 1
+        settings.eos_token_id = 2
+        settings.pad_token_id = 0
+        settings.bos_token_id = 1
+    return model
+
+
+def padded(rows: list[list[int]], *, pad: int = 0, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids [B, L] and mask [B, L] of rows of unequal length."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[number, where] = torch.tensor(row)
+        mask[number, where] = 1
+    return ids, mask
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Largest difference over the largest value, where the mask [B, L] is visible."""
+    difference = (ours - theirs).abs()
+    if mask is not None:
+        difference = difference * mask[..., None]
+    return float(difference.max() / theirs.abs().max())
