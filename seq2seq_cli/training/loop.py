@@ -339,6 +339,7 @@ class Trainer:
                 names=self.names,
                 state=self.state,
                 identity=self.prepared.identity,
+                fresh=self.prepared.fresh,
             )
             limit = self.training.save_total_limit
             remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)

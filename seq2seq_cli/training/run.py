@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from seq2seq_cli import console
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe import require
@@ -69,6 +71,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     waiting = any(group is not None and group.freeze_steps for group in groups)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # it forms no group of processes on a CPU unless told so
         mixed_precision=recipe.training.mixed_precision,
         # parts that are frozen for a while take no part in the exchange until they learn
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=waiting)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from seq2seq_cli.data.batches import plan_epoch, plan_validation
 from seq2seq_cli.data.dataset import PairDataset, TextDataset
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sources import check_paths, read_rows
+from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder
 from seq2seq_cli.model.attention import Attention
@@ -47,6 +48,7 @@ class Prepared:
     recipe: Recipe
     bundle: Bundle
     parts: Parts
+    fresh: frozenset[str]  #: names of newly initialised parameters
     train: Dataset
     train_rows: Sequence[Row]
     validation: Dataset | None
@@ -54,7 +56,7 @@ class Prepared:
     sample_rows: Sequence[Row]  #: validation rows that text is generated for
     plan: StepPlan
     identity: Mapping[str, Any]
-    generation: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Decoding  #: how text is generated for the samples
 
     def collate(self, indices: Sequence[int], epoch: int) -> Batch:
         """The batch of these training rows in this epoch."""
@@ -107,6 +109,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         recipe=recipe,
         bundle=bundle,
         parts=parts,
+        fresh=frozenset(fresh),
         train=train,
         train_rows=rows,
         validation=validation,
@@ -114,7 +117,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         sample_rows=samples if training.objective == "seq2seq" else [],
         plan=plan,
         identity=_identity(recipe, train, validation, plan),
-        generation=recipe.generation.model_dump(exclude_none=True, exclude={"preset"}),
+        decoding=_decoding(recipe, bundle, train),
     )
 
 
@@ -252,6 +255,16 @@ def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
         epochs=training.num_train_epochs,
         max_steps=training.max_steps,
     )
+
+
+def _decoding(recipe: Recipe, bundle: Bundle, train: Dataset) -> Decoding:
+    """The recipe's generation section over the checkpoint's defaults. Where neither limits the length, the
+    longest training target does: a model that has learnt nothing yet would write to its last position."""
+    options = recipe.generation.model_dump(exclude_none=True, exclude={"preset"})
+    decoding = resolve_options(options, bundle.model.generation, bundle.model.special_ids)
+    if decoding.max_new_tokens is None and decoding.max_length is None:
+        decoding = replace(decoding, max_new_tokens=int(train.lengths[:, 1].max()))
+    return decoding
 
 
 def _validation_batches(recipe: Recipe, validation: Dataset | None) -> list[list[int]]:

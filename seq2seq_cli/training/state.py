@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,7 @@ def write_checkpoint(
     names: Mapping[torch.Tensor, str],
     state: RunState,
     identity: Mapping[str, Any],
+    fresh: Collection[str],
 ) -> Path:
     """Write checkpoint-STEP whole or not at all; ResourceError when it cannot be written."""
     from safetensors.torch import save_file
@@ -92,7 +93,7 @@ def write_checkpoint(
     record = {
         "format": _FORMAT,
         **asdict(state),
-        "fresh": sorted(bundle.report.fresh),
+        "fresh": sorted(fresh),
         "identity": dict(identity),
     }
 

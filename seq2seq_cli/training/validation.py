@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seq2seq_cli import console
+from seq2seq_cli.decoding.engine import TextGenerator
+from seq2seq_cli.evaluation.metrics import METRICS, score
 from seq2seq_cli.training.module import label_count, tensors_of
 
 if TYPE_CHECKING:
@@ -68,19 +70,20 @@ def _loss(trainer: Trainer) -> float:
 
 def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
     """A prediction for each source, in order; the processes share the rows."""
-    from seq2seq_cli.decoding.engine import generate_texts
-
     accelerator, bundle = trainer.accelerator, trainer.prepared.bundle
     world, rank = accelerator.num_processes, accelerator.process_index
-    options = trainer.prepared.generation
+    generator = TextGenerator(
+        bundle.model,
+        source_tokenizer=bundle.source_tokenizer,
+        target_tokenizer=bundle.target_tokenizer,
+        decoding=trainer.prepared.decoding,
+    )
     mine: list[tuple[int, str]] = []
     for first in range(0, len(sources), _AT_ONCE * world):
         _check(trainer)
         start = first + rank * _AT_ONCE
-        chunk = list(sources[start : start + _AT_ONCE])
-        if chunk:
-            texts = generate_texts(bundle, chunk, options)
-            mine += [(start + index, found[0].text) for index, found in enumerate(texts)]
+        found = generator.texts(sources[start : start + _AT_ONCE])
+        mine += [(start + index, output.texts[0]) for index, output in enumerate(found)]
     if world > 1:
         from accelerate.utils import gather_object
 
@@ -94,8 +97,6 @@ def _check(trainer: Trainer) -> None:
 
 
 def _scores(trainer: Trainer, rows: Sequence[Row], predictions: Sequence[str]) -> dict[str, float]:
-    from seq2seq_cli.evaluation.metrics import METRICS, score
-
     wanted = trainer.training.metric_for_best_model
     names = [name for name in METRICS if name in (*_METRICS, wanted)]
     scored: dict[str, Any] = score(predictions, [row.references for row in rows], names=names)

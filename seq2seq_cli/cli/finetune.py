@@ -1,0 +1,106 @@
+"""``s2s finetune``: train a model as a recipe describes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seq2seq_cli import cli, console
+from seq2seq_cli.cli.options import OutputFolder, Overrides, Overwrite, new_app
+from seq2seq_cli.errors import CheckpointError, DataError, UsageError
+from seq2seq_cli.recipe import load_recipe, require
+
+if TYPE_CHECKING:
+    from seq2seq_cli.recipe import Recipe
+
+app = new_app()
+
+
+@app.command()
+def finetune(
+    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe; - is stdin.")],
+    overrides: Overrides = None,
+    output: OutputFolder = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume",
+            metavar="auto|never|FOLDER",
+            help="Go on from the newest whole checkpoint, never, or from this one.",
+        ),
+    ] = "auto",
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Report sizes, steps, memory and time; train and write nothing."),
+    ] = False,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, metavar="N", help="Start N local processes.")
+    ] = None,
+) -> None:
+    """Train a model as a recipe describes.
+
+    The resolved recipe goes to stdout with --dry-run; everything else goes to stderr and into the run's
+    folder. Also runs under `accelerate launch -m seq2seq_cli finetune RECIPE` and torchrun.
+    """
+    recipe = load_recipe(file, overrides or ())
+    recipe = recipe if output is None else replace(recipe, output=output)
+    require(recipe, *(["data.train"] if dry_run else ["data.train", "output"]), purpose="training")
+    if dry_run:
+        from seq2seq_cli.training.dry_run import dry_run as report
+
+        report(recipe, processes=num_processes or 1)
+        print(recipe.dump_yaml(), end="")
+        return
+    launched = "LOCAL_RANK" in os.environ
+    if num_processes is not None and num_processes > 1 and not launched:
+        if str(file) == "-":
+            raise UsageError("several processes cannot share stdin", remedy="give the recipe as a file")
+        from seq2seq_cli.training.launch import launch
+
+        given = _arguments(file, overrides or [], output, resume, overwrite)
+        raise typer.Exit(launch(given, processes=num_processes))
+    _train(recipe, resume=resume, overwrite=overwrite)
+
+
+def _arguments(
+    file: Path, overrides: list[str], output: Path | None, resume: str, overwrite: bool
+) -> list[str]:
+    """The command line of one of several processes."""
+    flags = {-1: ["--quiet"], 1: ["--verbose"]}.get(console.verbosity, [])
+    return [
+        *(["--debug"] if cli.debug else []),
+        *flags,
+        *("finetune", str(file), "--resume", resume),
+        *(part for override in overrides for part in ("--set", override)),
+        *(["--output", str(output)] if output is not None else []),
+        *(["--overwrite"] if overwrite else []),
+    ]
+
+
+def _train(recipe: Recipe, *, resume: str, overwrite: bool) -> None:
+    from seq2seq_cli.training.run import finetune as train
+
+    try:
+        train(recipe, resume=resume, overwrite=overwrite)
+    except (UsageError, DataError, CheckpointError) as error:
+        # every process of a group finds the same fault: one of them says it
+        if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(error.exit_code) from None
+        raise
+    finally:
+        if "RANK" in os.environ:
+            _leave_group()
+
+
+def _leave_group() -> None:
+    import torch.distributed as dist
+
+    with suppress(Exception):
+        if dist.is_initialized():
+            dist.destroy_process_group()
