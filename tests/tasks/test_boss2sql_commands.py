@@ -45,7 +45,7 @@ def test_ask_shows_tables_and_goes_on_after_bad_sql(company: Path) -> None:
     assert sales[3].startswith("Sales  ")
     assert blocks[1].split("\n")[1:] == ['cannot be run: near "SELEKT": syntax error']
     assert blocks[2] == "\ncannot be run: no query"
-    assert blocks[3].endswith("\nAVG(id)\n-------\n   5.50")
+    assert blocks[3].endswith("\nAVG(id)\n-------\n   4.50")
     assert blocks[4].endswith("(no rows)")
     assert blocks[5].endswith("... and 300 more rows")
     assert blocks[6].endswith("cannot be run: not authorized")
