@@ -35,7 +35,7 @@ CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "gpt2": GPT2Config}
 DECODERS = {"bert": BertLMHeadModel, "roberta": RobertaForCausalLM, "gpt2": GPT2LMHeadModel}
 
 
-def scramble(model: torch.nn.Module, seed: int = 0, std: float = 0.3) -> torch.nn.Module:
+def scramble(model: Any, seed: int = 0, std: float = 0.3) -> Any:
     """Weights large enough that every part of the model shows in its output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

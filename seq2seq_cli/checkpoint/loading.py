@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from seq2seq_cli.model.stack import initialise
 
 #: how many names an error lists before it counts the rest
 _NAMED = 5
+#: far above any model; a damaged config.json must not keep us building layers for hours
+_MOST_LAYERS = 1000
 
 
 def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,23 +37,37 @@ def stack_config(family: Family, config: Mapping[str, Any], role: Role, *, where
     ]
     if wrong:
         raise CheckpointError(findings=wrong)
+    with _placed(where):
+        translated = family.stack_config(full, role)
+        if translated.num_layers > _MOST_LAYERS:
+            raise CheckpointError(f"{translated.num_layers} layers are more than the {_MOST_LAYERS} we build")
+        return translated
+
+
+@contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Say where in the errors of code that does not know it."""
     try:
-        return family.stack_config(full, role)
+        yield
     except CheckpointError as error:
-        raise CheckpointError(
-            findings=[Finding(f.what, f.where or where, f.remedy) for f in error.findings]
-        ) from None
+        findings = [Finding(f.what, f.where or where, f.remedy) for f in error.findings]
+        raise CheckpointError(findings=findings) from None
 
 
 def _sensible(value: Any, default: Any) -> bool:
-    """Is ``value`` of the kind that ``default`` shows (sizes positive, probabilities below 1)?"""
+    """Is ``value`` of the kind that ``default`` shows (sizes positive, probabilities below 1)?
+
+    A default of None stands for a size that follows from another one.
+    """
     if isinstance(default, bool):
         return isinstance(value, bool)
-    if isinstance(default, int):
+    if default is None and value is None:
+        return True
+    if default is None or isinstance(default, int):
         return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
-    return default is None or isinstance(value, type(default))
+    return isinstance(value, type(default))
 
 
 def build_stack(
@@ -74,7 +91,8 @@ def build_stack(
         fill(stack, {}, generator=generator)
         fresh = {name: parameter.numel() for name, parameter in stack.named_parameters()}
         return stack.eval(), LoadReport(fresh=fresh)
-    translated = to_ours(family, weights, tied=config.tie_head)
+    with _placed(where):
+        translated = to_ours(family, weights, tied=config.tie_head)
     wanted = dict(stack.named_parameters())
     found = {name: tensor for name, tensor in translated.weights.items() if name in wanted}
     _check(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)

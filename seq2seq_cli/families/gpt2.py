@@ -43,6 +43,8 @@ OPTIONS = {
 def _stack_config(config: Config, role: Role) -> StackConfig:
     if config["cross_attention_hidden_size"] not in (None, config["n_embd"]):
         raise CheckpointError("cross_attention_hidden_size: a GPT-2 decoder attends at its own width only")
+    if role == "masked_lm":
+        raise CheckpointError("GPT-2 is no masked language model", remedy="train it as causal_lm")
     if config["bidirectional"] and role != "encoder":
         raise CheckpointError("bidirectional: true is for encoders", remedy="leave it out for this side")
     return StackConfig(
@@ -87,12 +89,15 @@ def _unpack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             unpacked[name] = tensor
             continue
         layer, module, _, leaf = match.groups()
+        if tensor.ndim != (2 if leaf == "weight" else 1):
+            raise CheckpointError(f"{name} has the wrong shape {tuple(tensor.shape)}")
         rows = tensor.t() if leaf == "weight" else tensor
         if module not in _FUSED:
             unpacked[name] = rows.contiguous()
             continue
         parts = _FUSED[module]
-        for part, piece in zip(parts, rows.chunk(len(parts)), strict=True):
+        # unequal pieces of a damaged matrix are named when shapes are compared with the config
+        for part, piece in zip(parts, rows.tensor_split(len(parts)), strict=True):
             unpacked[f"{layer}.{module}.{part}.{leaf}"] = piece.contiguous()
     return unpacked
 

@@ -11,10 +11,13 @@ from seq2seq_cli.model import StackConfig
 
 
 def _stack_config(config: Config, role: Role) -> StackConfig:
-    if not isinstance(config["pad_token_id"], int):
-        raise CheckpointError("RoBERTa needs a pad_token_id: its positions start behind it")
+    pad, rows = config["pad_token_id"], config["max_position_embeddings"]
+    if not isinstance(pad, int) or isinstance(pad, bool) or not 0 <= pad < rows - 1:
+        raise CheckpointError(
+            f"pad_token_id={pad!r}: RoBERTa's positions start behind it, within {rows} positions"
+        )
     # fairseq counts positions from the padding id on, so the first pad_token_id + 1 rows are never used
-    stack = bert.bert_like(config, role, position_offset=config["pad_token_id"] + 1)
+    stack = bert.bert_like(config, role, position_offset=pad + 1)
     return replace(stack, head_activation="gelu")  # whatever hidden_act says
 
 

@@ -1,0 +1,85 @@
+"""A config.json that we would compute wrongly is refused, and the key that is to blame is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.loading import stack_config
+from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.families import FAMILIES, family_of
+from tests import tiny
+
+REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("bert", "position_embedding_type", {"position_embedding_type": "relative_key"}),
+    ("roberta", "position_embedding_type", {"position_embedding_type": "relative_key_query"}),
+    ("bert", "hidden_act", {"hidden_act": "snake"}),
+    ("gpt2", "activation_function", {"activation_function": "snake"}),
+    ("bert", "num_attention_heads", {"num_attention_heads": 5}),
+    ("gpt2", "n_head", {"n_head": 5}),
+    ("bert", "layer_norm_eps", {"layer_norm_eps": float("nan")}),
+    ("gpt2", "layer_norm_epsilon", {"layer_norm_epsilon": -1e-5}),
+    ("bert", "hidden_size", {"hidden_size": -32}),
+    ("bert", "hidden_size", {"hidden_size": 0}),
+    ("gpt2", "n_layer", {"n_layer": -2}),
+    ("gpt2", "n_inner", {"n_inner": -4}),
+    ("gpt2", "n_inner", {"n_inner": 1.5}),
+    ("gpt2", "n_inner", {"n_inner": "wide"}),
+    ("bert", "cross_attention_hidden_size", {"cross_attention_hidden_size": -1}),
+    ("bert", "num_attention_heads", {"num_attention_heads": 0}),
+    ("bert", "num_hidden_layers", {"num_hidden_layers": 10**12}),
+    ("bert", "1000000000 layers", {"num_hidden_layers": 10**9}),
+    ("roberta", "vocab_size", {"vocab_size": True}),
+    ("roberta", "vocab_size", {"vocab_size": "60"}),
+    ("bert", "intermediate_size", {"intermediate_size": 48.0}),
+    ("bert", "hidden_dropout_prob", {"hidden_dropout_prob": 1.5}),
+    ("bert", "tie_word_embeddings", {"tie_word_embeddings": "yes"}),
+    ("gpt2", "scale_attn_weights", {"scale_attn_weights": None}),
+    ("roberta", "pad_token_id", {"pad_token_id": None}),
+    ("roberta", "pad_token_id", {"pad_token_id": -1}),
+    ("roberta", "pad_token_id", {"pad_token_id": 41}),
+    ("roberta", "pad_token_id", {"pad_token_id": True}),
+    ("gpt2", "cross_attention_hidden_size", {"cross_attention_hidden_size": 48}),
+    ("gpt2", "bidirectional", {"bidirectional": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "key", "changes"), REFUSED, ids=[f"{f}-{c}" for f, _, c in REFUSED])
+def test_refused_by_name(family: str, key: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        stack_config(FAMILIES[family], {**tiny.BASE[family], **changes}, "decoder", where="here/config.json")
+    assert key in str(caught.value)
+    assert "here/config.json" in str(caught.value)
+
+
+def test_every_wrong_value_at_once() -> None:
+    wrong = {"hidden_size": -1, "layer_norm_eps": float("nan"), "vocab_size": None}
+    with pytest.raises(CheckpointError) as caught:
+        stack_config(FAMILIES["bert"], wrong, "encoder", where="c")
+    assert len(caught.value.findings) == 3
+
+
+def test_gpt2_is_no_masked_language_model() -> None:
+    with pytest.raises(CheckpointError, match="masked"):
+        stack_config(FAMILIES["gpt2"], tiny.BASE["gpt2"], "masked_lm", where="c")
+
+
+def test_unknown_family() -> None:
+    with pytest.raises(CheckpointError, match=r"model_type 'brt'.*did you mean 'bert'"):
+        family_of({"model_type": "brt"})
+    with pytest.raises(CheckpointError, match="no model_type"):
+        family_of({})
+
+
+@pytest.mark.parametrize("size", [10**9, 2_000_000])
+def test_a_giant_is_refused_before_memory_is_taken(size: int, tmp_path: Path) -> None:
+    """The file's shapes are compared before anything of the size that config.json claims is allocated."""
+    tiny.save_encoder("bert", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": size}))
+    with pytest.raises(CheckpointError, match="another shape"):
+        load_bundle(str(tmp_path), role="encoder")

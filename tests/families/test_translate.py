@@ -1,0 +1,212 @@
+"""Parameter names go to ours and back without loss; whatever a file has too much or too little is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.loading import build_stack, stack_config
+from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.families import FAMILIES
+from seq2seq_cli.families.translate import to_ours, to_published
+from tests import tiny
+
+UNTIED = {"tie_word_embeddings": False}
+
+
+def published(family: str, role: str, **changes: Any) -> tuple[Any, dict[str, Tensor]]:
+    """A reference model and what a file of it holds (a tied head's copies are not written)."""
+    if role == "encoder":
+        model = tiny.scramble(transformers.AutoModel.from_config(tiny.config(family, **changes)))
+    elif role == "masked_lm":
+        masked = {"bert": transformers.BertForMaskedLM, "roberta": transformers.RobertaForMaskedLM}[family]
+        model = tiny.scramble(masked(tiny.config(family, **changes)))
+    else:
+        crossed = {"is_decoder": True, "add_cross_attention": True} if role == "cross_decoder" else {}
+        model = tiny.language_model(family, **crossed, **changes)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if not changes:
+        weights = {n: t for n, t in weights.items() if n not in FAMILIES[family].tied}
+    return model, weights
+
+
+ROLES = [
+    (family, role, changes)
+    for family in FAMILIES
+    for role in ("encoder", "decoder", "cross_decoder", "masked_lm")
+    for changes in ({}, UNTIED)
+    if (family, role) != ("gpt2", "masked_lm")
+]
+
+
+@pytest.mark.parametrize(("family", "role", "changes"), ROLES, ids=str)
+def test_there_and_back(family: str, role: str, changes: dict[str, Any]) -> None:
+    _, weights = published(family, role, **changes)
+    known, tied = FAMILIES[family], not changes
+    translated = to_ours(known, weights, tied=tied)
+    assert not translated.unknown
+    back = to_published(known, translated.weights, tied=tied, with_head=role != "encoder")
+    lost = set(weights) - set(back) - set(translated.ignored)
+    assert not lost
+    assert set(back) <= set(weights)
+    for name, tensor in back.items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
+    if (
+        changes and role != "encoder" and family != "gpt2"
+    ):  # the bias beside the untied matrix is the one used
+        assert any(name.endswith("decoder.bias") for name in back)
+    allowed = ("pooler.", "cls.predictions.bias", "lm_head.bias")
+    assert all(name.removeprefix(known.body_prefix).startswith(allowed) for name in translated.ignored)
+
+
+@pytest.mark.parametrize(("family", "role", "changes"), ROLES, ids=str)
+def test_every_parameter_of_ours_has_a_published_name(
+    family: str, role: str, changes: dict[str, Any]
+) -> None:
+    known = FAMILIES[family]
+    config = stack_config(known, {**tiny.BASE[family], **changes}, role, where="")  # type: ignore[arg-type]
+    stack, report = build_stack(known, config, None, where="", generator=torch.Generator().manual_seed(0))
+    assert set(report.fresh) == {name for name, _ in stack.named_parameters()}
+    ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
+    names = to_published(known, ours, tied=not changes, with_head=role != "encoder")
+    again = to_ours(known, names, tied=not changes).weights
+    assert set(again) == set(ours)
+    assert all(torch.equal(again[name], ours[name]) for name in ours)
+
+
+def test_an_unknown_parameter_of_ours_is_a_bug() -> None:
+    with pytest.raises(KeyError, match=r"bert.*layers\.0\.novelty"):
+        to_published(FAMILIES["bert"], {"layers.0.novelty": torch.ones(1)}, tied=True, with_head=True)
+
+
+def test_with_and_without_the_prefix_of_the_body() -> None:
+    """A bare model's file and a language model's file give the same stack."""
+    for family in FAMILIES:
+        _, weights = published(family, "decoder")
+        prefix = FAMILIES[family].body_prefix
+        bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        one, other = (to_ours(FAMILIES[family], w, tied=True).weights for w in (weights, bare))
+        assert set(one) == set(other)
+
+
+def test_legacy_names_and_old_buffers(tmp_path: Path) -> None:
+    """gamma/beta of TensorFlow conversions; position_ids and attention masks that were once saved."""
+    for family, extra in (
+        ("bert", {"bert.embeddings.position_ids": torch.arange(40)[None]}),
+        (
+            "gpt2",
+            {
+                "transformer.h.0.attn.bias": torch.ones(1, 1, 40, 40),
+                "transformer.h.1.attn.masked_bias": torch.tensor(-1e4),
+            },
+        ),
+    ):
+        model = tiny.save_language_model(family, tmp_path / family)
+        path = tmp_path / family / "model.safetensors"
+        weights = load_file(path)
+        old = {}
+        for name, tensor in weights.items():
+            if "LayerNorm" in name:
+                name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+            old[name] = tensor
+        save_file({**old, **extra}, path, metadata={"format": "pt"})
+        bundle = load_bundle(str(tmp_path / family))
+        assert set(extra) <= set(bundle.report.unused)
+        ids = torch.randint(3, 60, (2, 7), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert tiny.relative_error(bundle.model(ids), model(ids).logits) < 1e-5
+
+
+DAMAGE = {
+    "missing": ("missing: .*{ours}", lambda w, n: w.pop(n)),
+    "unexpected": (
+        r"unexpected parameters: .*novelty\.weight",
+        lambda w, n: w.update({"novelty.weight": torch.zeros(3)}),
+    ),
+    "shape": (r"another shape .*{ours} \(7,", lambda w, n: w.update({n: torch.zeros(7, *w[n].shape[1:])})),
+    "nan": ("NaN or infinity: .*{ours}", lambda w, n: w[n].view(-1)[3].fill_(float("nan"))),
+    "infinity": ("NaN or infinity: .*{ours}", lambda w, n: w[n].view(-1)[3].fill_(float("-inf"))),
+}
+VICTIMS = {
+    "bert": ("bert.encoder.layer.1.output.dense.weight", r"layers\.1\.feedforward\.outer\.weight"),
+    "roberta": ("lm_head.dense.bias", r"head\.dense\.bias"),
+    "gpt2": ("transformer.h.1.mlp.c_fc.bias", r"layers\.1\.feedforward\.inner\.bias"),
+}
+
+
+@pytest.mark.parametrize("family", VICTIMS)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named(family: str, damage: str, tmp_path: Path) -> None:
+    """Fault M7: never a silent random parameter."""
+    tiny.save_language_model(family, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    theirs, ours = VICTIMS[family]
+    pattern, harm = DAMAGE[damage]
+    harm(weights, theirs)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=pattern.format(ours=ours)) as caught:
+        load_bundle(str(tmp_path))
+    assert "1 " in caught.value.findings[0].what
+    assert str(tmp_path) in caught.value.findings[0].where
+
+
+def test_all_damage_at_once_with_counts(tmp_path: Path) -> None:
+    tiny.save_language_model("bert", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in weights if ".layer.1." in name]:
+        weights.pop(name)
+    weights["bert.embeddings.LayerNorm.weight"] = torch.full((32,), float("nan"))
+    weights["classifier.weight"] = torch.zeros(2, 32)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        load_bundle(str(tmp_path))
+    missing, unexpected, broken = caught.value.findings
+    assert missing.what.startswith("16 parameters are missing")
+    assert "and 11 more" in missing.what
+    assert "classifier.weight" in unexpected.what
+    assert "embedding_norm.weight" in broken.what
+
+
+def test_an_encoder_without_a_head_is_no_language_model(tmp_path: Path) -> None:
+    tiny.save_encoder("bert", tmp_path)
+    load_bundle(str(tmp_path), role="encoder")
+    with pytest.raises(CheckpointError, match=r"head\.dense\.weight"):
+        load_bundle(str(tmp_path), role="decoder")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((32, 2), r"self_attention\.query\.weight \(1, 32\)"),
+        ((96,), r"c_attn.*\(96,\)"),
+        ((), r"c_attn.*\(\)"),
+    ],
+)
+def test_fused_matrices_that_do_not_divide(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
+    tiny.save_language_model("gpt2", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["transformer.h.1.attn.c_attn.weight"] = torch.zeros(shape)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_bundle(str(tmp_path))
+    assert "config.json" in str(caught.value)
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
+    model = tiny.save_language_model("gpt2", tmp_path).half()
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"
+    ours = load_bundle(str(tmp_path)).model
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert tiny.relative_error(ours(ids), model.float()(ids).logits) < 1e-5
