@@ -285,6 +285,12 @@ def _special_ids(own: Mapping[str, Any], decoder: _Opened, vocab_size: int) -> S
     return SpecialIds(start=start, eos=(eos,), pad=pad, bos=bos)
 
 
+def _same_tokenizer(source: Tokenizer | None, target: Tokenizer | None) -> bool:
+    if source is None or target is None:
+        return source is target
+    return source.fingerprint == target.fingerprint
+
+
 def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
@@ -299,6 +305,7 @@ def _config(
         "decoder": decoder.origin,
         "share": share,
         "seed": seed,
+        "same_tokenizer": _same_tokenizer(encoder.tokenizer, decoder.tokenizer),
         "trained": False,
         "fresh": sorted(report.fresh),
     }

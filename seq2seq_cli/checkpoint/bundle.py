@@ -158,11 +158,14 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
     )
     model.generation = generation_defaults(config, generation)
     source = Tokenizer.from_folder(folder)
+    target = Tokenizer.from_folder(folder / TARGET_TOKENIZER)
+    if target is None and config.get("s2s", {}).get("same_tokenizer", True):
+        target = source
     return Bundle(
         model=model,
         config=config,
         source_tokenizer=source,
-        target_tokenizer=Tokenizer.from_folder(folder / TARGET_TOKENIZER) or source,
+        target_tokenizer=target,
         report=reports["encoder"].prefixed("encoder") + reports["decoder"].prefixed("decoder") + fresh,
         reference=reference,
     )

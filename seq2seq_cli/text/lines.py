@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from seq2seq_cli import console
 from seq2seq_cli.errors import DataError
 
 #: A line above this many bytes is refused, so that a stream without a newline cannot fill the memory.
 MAX_LINE_BYTES = 256 * 2**20
+
+
+class ByteLines(Protocol):
+    """What lines are read from: a binary file, or a ``PipeReader``."""
+
+    def readline(self, limit: int = -1, /) -> bytes:
+        """The next line with its newline, at most ``limit`` bytes of it."""
+        ...
+
 
 _TERMINATORS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _ONE_SPACE = dict.fromkeys(map(ord, _TERMINATORS + "\0"), " ")
@@ -21,7 +30,7 @@ def one_line(text: str) -> str:
 
 
 def read_lines(
-    stream: BinaryIO, *, name: str, errors: str = "strict", max_bytes: int = MAX_LINE_BYTES
+    stream: ByteLines, *, name: str, errors: str = "strict", max_bytes: int = MAX_LINE_BYTES
 ) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 stream without their ``\n``, each as soon as it has arrived.
 
@@ -61,7 +70,7 @@ def read_lines(
         console.warn(f"{replaced} line(s) with invalid UTF-8, read with U+FFFD in place · {name}")
 
 
-def _read_line(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
+def _read_line(stream: ByteLines, name: str, max_bytes: int) -> bytes:
     """One line with its newline; at most ``max_bytes`` and one more, which tells a line that is too long."""
     try:
         return stream.readline(max_bytes + 1)

@@ -1,0 +1,117 @@
+"""The Python API of s2s, as ``import seq2seq_cli`` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
+from seq2seq_cli.checkpoint.report import LoadReport
+from seq2seq_cli.checkpoint.saving import save_bundle
+from seq2seq_cli.combiner import Share, Side
+from seq2seq_cli.combiner import combine as _combine
+from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
+from seq2seq_cli.decoding.engine import TextGenerator
+from seq2seq_cli.model import EncoderDecoder, Stack
+from seq2seq_cli.text.tokenizer import Tokenizer
+
+__all__ = ["Hypothesis", "Pair", "combine", "generate_ids", "load"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A loaded model, encoder-decoder or single stack, with its tokenizers (None when the folder has none).
+
+    ``model`` is in eval mode, float32, on the CPU.
+    """
+
+    bundle: Bundle
+
+    @property
+    def model(self) -> EncoderDecoder | Stack:
+        """Called with ids and masks: see ``EncoderDecoder.forward`` and ``Stack.forward``."""
+        return self.bundle.model
+
+    @property
+    def source_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the texts that come in."""
+        return self.bundle.source_tokenizer
+
+    @property
+    def target_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the texts that are written."""
+        return self.bundle.target_tokenizer
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config.json that the model has or will be saved with."""
+        return self.bundle.config
+
+    @property
+    def report(self) -> LoadReport:
+        """Which parameters were loaded, which are fresh, what was left unused."""
+        return self.bundle.report
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model folder, whole or not at all. UsageError when ``folder`` is not empty and may not
+        be replaced."""
+        save_bundle(self.bundle, Path(folder), overwrite=overwrite)
+
+    def generate(
+        self, texts: Sequence[str], *, batch_tokens: int = 4096, truncate: bool = True, **options: Any
+    ) -> list[list[str]]:
+        """What the model writes for each text: a list of ``num_return_sequences`` texts each, the best first.
+
+        Options are those of ``generate_ids``. A text of white space alone gives an empty one.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of texts, not one text")
+        generator = TextGenerator(
+            self.model,
+            source_tokenizer=self.source_tokenizer,
+            target_tokenizer=self.target_tokenizer,
+            decoding=resolve_options(options, self.model.generation, self.model.special_ids),
+            batch_tokens=batch_tokens,
+            truncate=truncate,
+        )
+        return [list(output.texts) for output in generator.texts(texts)]
+
+
+def load(reference: str | Path, *, role: Literal["encoder", "decoder"] | None = None) -> Pair:
+    """Load a checkpoint reference.
+
+    Without ``role``: an encoder-decoder folder, or a single stack as causal language model. With it: that
+    one side alone; ``role="encoder"`` gives hidden states [B, S, D], ``role="decoder"`` logits [B, T, V].
+    CheckpointError when the folder is refused, HubError when the hub does not give it.
+    """
+    return Pair(load_bundle(str(reference), role=role))
+
+
+def combine(
+    encoder: str | Path,
+    decoder: str | Path | None = None,
+    *,
+    share: Share = "none",
+    random_encoder: bool = False,
+    random_decoder: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> Pair:
+    """Join two checkpoints in memory; ``decoder`` left out = the same one on both sides.
+
+    Further keywords override configuration: ``encoder_KEY`` and ``decoder_KEY`` for one side, a bare
+    ``KEY`` for both; ``decoder_start_token_id``, ``pad_token_id``, ``eos_token_id`` and ``bos_token_id`` are
+    the pair's own.
+    """
+    left, right = str(encoder), str(encoder if decoder is None else decoder)
+    return Pair(
+        _combine(
+            Side(reference=left, random=random_encoder),
+            Side(reference=right, random=random_decoder),
+            settings=settings,
+            share=share,
+            seed=seed,
+        )
+    )

@@ -1,0 +1,160 @@
+"""``s2s combine``: two checkpoints become one encoder-decoder folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seq2seq_cli import console
+from seq2seq_cli.cli.options import AsJson, Overrides, Overwrite, RecipeFile, Seed, new_app
+from seq2seq_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from seq2seq_cli.checkpoint.bundle import Bundle
+
+app = new_app()
+
+
+@app.command()
+def combine(
+    encoder: Annotated[str | None, typer.Argument(help="Checkpoint that reads the source.")] = None,
+    decoder: Annotated[
+        str | None, typer.Argument(help="Checkpoint that writes the target; default: ENCODER again.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write (required).")
+    ] = None,
+    settings: Overrides = None,
+    random_encoder: Annotated[
+        bool, typer.Option("--random-encoder", help="The encoder's architecture with fresh weights.")
+    ] = False,
+    random_decoder: Annotated[
+        bool, typer.Option("--random-decoder", help="The decoder's architecture with fresh weights.")
+    ] = False,
+    share: Annotated[
+        Literal["none", "embeddings", "all"] | None, typer.Option("--share", help="What both sides share.")
+    ] = None,
+    seed: Seed = 0,
+    recipe: RecipeFile = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join an encoder and a decoder into one checkpoint.
+
+    --set encoder_KEY=VALUE and --set decoder_KEY=VALUE override one side's configuration, a bare KEY both;
+    decoder_start_token_id, bos_token_id, eos_token_id and pad_token_id are the pair's own.
+    """
+    if output is None:
+        raise UsageError("no folder to write", where="s2s combine", remedy="add -o FOLDER")
+    if (recipe is None) == (encoder is None):
+        raise UsageError(
+            "name an encoder, or a recipe with --recipe (not both)", remedy="s2s combine bert gpt2 -o FOLDER"
+        )
+    _refuse_full(output, overwrite)
+    given = _settings(settings or [])
+    if recipe is not None:
+        bundle = _from_recipe(recipe, given, share=share, random=(random_encoder, random_decoder))
+    else:
+        from seq2seq_cli.combiner import Side
+        from seq2seq_cli.combiner import combine as join
+
+        bundle = join(
+            Side(reference=encoder, random=random_encoder),
+            Side(reference=decoder or encoder, random=random_decoder),
+            settings=given,
+            share=share or "none",
+            seed=seed,
+        )
+    from seq2seq_cli.checkpoint.saving import save_bundle
+
+    save_bundle(bundle, output, overwrite=overwrite)
+    report = describe(bundle)
+    if as_json:
+        print(json.dumps({**report, "output": str(output)}, indent=2))
+    else:
+        _print(report)
+        console.say(f"wrote {output} · next: s2s finetune RECIPE with encoder-decoder {output}")
+
+
+def _refuse_full(output: Path, overwrite: bool) -> None:
+    """Say it before minutes of work, not after."""
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise UsageError(f"{output} is not empty", remedy="choose another folder, or add --overwrite")
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs with YAML scalars as values."""
+    from seq2seq_cli.recipe.yaml12 import scalar
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{pair!r} is not KEY=VALUE", where="--set", remedy="as decoder_n_layer=4")
+        settings[key.strip().replace("-", "_")] = scalar(value)
+    return settings
+
+
+def _from_recipe(
+    path: Path, given: dict[str, Any], *, share: str | None, random: tuple[bool, bool]
+) -> Bundle:
+    """The pair of a recipe's model section; flags win over it."""
+    from seq2seq_cli.cli.running import build_from_recipe
+    from seq2seq_cli.recipe import load_recipe
+
+    overrides = [] if share is None else [f"model.share={share}"]
+    if any(random):
+        sides = [name for name, asked in zip(("encoder", "decoder"), random, strict=True) if asked]
+        overrides.append("model.random=" + ("both" if len(sides) == 2 else sides[0]))
+    overrides += [f"model.set.{key}={json.dumps(value)}" for key, value in given.items()]
+    return build_from_recipe(load_recipe(path, overrides))
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """What the pair is made of, as ``--json`` prints it."""
+    from seq2seq_cli.checkpoint.report import part_of
+    from seq2seq_cli.checkpoint.saving import id_settings
+
+    config = bundle.config
+    source, target = bundle.source_tokenizer, bundle.target_tokenizer
+    same = source is not None and target is not None and source.fingerprint == target.fingerprint
+    return {
+        "encoder": {"family": config["encoder"]["model_type"], "from": config["s2s"]["encoder"]},
+        "decoder": {"family": config["decoder"]["model_type"], "from": config["s2s"]["decoder"]},
+        "share": config["s2s"]["share"],
+        "parameters": sum(parameter.numel() for parameter in bundle.model.parameters()),
+        "parts": bundle.report.by_part(part_of),
+        "fresh": sorted(bundle.report.fresh),
+        "unused": sorted(bundle.report.unused),
+        "tokenizers": {
+            "source": None if source is None else {"kind": source.kind, "entries": source.vocab_size},
+            "target": None if target is None else {"kind": target.kind, "entries": target.vocab_size},
+            "same": same,
+        },
+        "special_ids": id_settings(bundle.model.special_ids),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    """The report on stderr, in plain columns."""
+    for side in ("encoder", "decoder"):
+        console.say(f"{side:<8} {report[side]['family']:<8} {report[side]['from']}")
+    console.say(f"\n{'part':<16}{'loaded':>14}{'fresh':>14}{'unused':>14}")
+    for part, row in report["parts"].items():
+        console.say(f"{part:<16}{row['loaded']:>14,}{row['fresh']:>14,}{row['unused']:>14,}")
+    console.say(f"{'parameters':<16}{report['parameters']:>14,}   shared: {report['share']}\n")
+    for name in ("source", "target"):
+        tokenizer = report["tokenizers"][name]
+        text = (
+            "none in the folder" if tokenizer is None else "{kind}, {entries:,} entries".format(**tokenizer)
+        )
+        console.say(f"{name} tokenizer: {text}")
+    console.say("special ids: " + ", ".join(f"{key}={value}" for key, value in report["special_ids"].items()))
+    ids = report["special_ids"]
+    if ids["pad_token_id"] == ids["eos_token_id"]:
+        console.say("pad is the eos id: harmless, masks come from lengths and not from ids")
+    console.say(f"unused: {', '.join(report['unused']) or 'nothing'}", level=1)
+    console.say(f"fresh: {', '.join(report['fresh']) or 'nothing'}", level=1)
