@@ -27,8 +27,13 @@ BASE: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "vocab_size": 60, "max_position_embeddings": 40},
     "roberta": {**SIZES, "vocab_size": 60, "max_position_embeddings": 42, "type_vocab_size": 1},
     "gpt2": {
-        **{"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 60, "n_positions": 40},
-        **{"bos_token_id": 1, "eos_token_id": 2},
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "vocab_size": 60,
+        "n_positions": 40,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
     },
 }
 CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "gpt2": GPT2Config}
@@ -107,3 +112,22 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor 
     if mask is not None:
         difference = difference * mask[..., None]
     return float(difference.max() / theirs.abs().max())
+
+
+def same_hypotheses(
+    ours: Any, theirs: Any, *, prompt: int = 1, ends: frozenset[int] = frozenset({0, 2})
+) -> None:
+    """Our rows of hypotheses are transformers' sequences (behind ``prompt`` tokens), scores included.
+
+    theirs: the output of generate(..., return_dict_in_generate=True, output_scores=True).
+    """
+    flat = [hypothesis for row in ours for hypothesis in row]
+    scores = getattr(theirs, "sequences_scores", None)
+    assert len(flat) == len(theirs.sequences)
+    for number, hypothesis in enumerate(flat):
+        expected = theirs.sequences[number].tolist()[prompt:]
+        length = len(hypothesis.ids)
+        assert hypothesis.ids == expected[:length], (number, hypothesis, expected)
+        assert set(expected[length:]) <= ends, (number, hypothesis, expected)
+        if scores is not None:
+            assert abs(float(scores[number]) - hypothesis.score) < 1e-4 * max(1.0, abs(hypothesis.score))

@@ -28,7 +28,7 @@ def save_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> Non
 def write_model(bundle: Bundle, folder: Path) -> None:
     """Write the model's files into an existing folder (see contract: config, weights, tokenizers, card)."""
     write_weights(published_weights(bundle), folder)
-    _write_json(folder / "config.json", bundle.config)
+    _write_json(folder / "config.json", saved_config(bundle))
     ids = id_settings(bundle.model.special_ids)
     _write_json(folder / "generation_config.json", {**bundle.model.generation, **ids})
     source, target = bundle.source_tokenizer, bundle.target_tokenizer
@@ -38,6 +38,17 @@ def write_model(bundle: Bundle, folder: Path) -> None:
         (folder / TARGET_TOKENIZER).mkdir()
         target.save(folder / TARGET_TOKENIZER)
     (folder / "README.md").write_text(_card(bundle), encoding="utf-8")
+
+
+def saved_config(bundle: Bundle) -> dict[str, Any]:
+    """config.json as it fits the weights: their type, and the role in which a single stack was used, which
+    need not be what the folder it came from says (half precision, a decoder made of a masked model)."""
+    config = {key: value for key, value in bundle.config.items() if key != "torch_dtype"}
+    config["dtype"] = str(next(bundle.model.parameters()).dtype).removeprefix("torch.")
+    if isinstance(bundle.model, Stack):
+        config["architectures"] = [family_of(config).architectures[bundle.role]]
+        config |= {"is_decoder": bundle.role == "decoder", "add_cross_attention": False}
+    return config
 
 
 def id_settings(ids: SpecialIds) -> dict[str, Any]:
