@@ -1,0 +1,174 @@
+"""Pairs of measurements in turn, and the rows that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.startup import commands, seconds_of
+from benchmarks.worker import Worker
+from benchmarks.workload import DECODING, Size
+
+#: speed-up over transformers and share of its memory that the project wants (shares of time turned round)
+_WANTED = {"greedy": 3.0, "sampling": 5.0, "beam4": 3.0, "single": 2.5, "step": 1.54}
+_WANTED_MEMORY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the result. ``limit`` is what the machine's own speed would allow, in ``unit``."""
+
+    name: str
+    unit: str
+    s2s: float
+    peer: float
+    peer_name: str
+    speedup: float  #: median over the pairs of peer's seconds / s2s's seconds
+    wanted: float | None = None
+    limit: float | None = None
+    s2s_mb: float | None = None
+    peer_mb: float | None = None
+    same: str = ""  #: how far both made the same
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure, and the share of memory."""
+        share = None if self.s2s_mb is None or not self.peer_mb else self.s2s_mb / self.peer_mb
+        return {**asdict(self), "memory": share}
+
+    def cells(self) -> list[str]:
+        """The row as text for a table."""
+
+        def number(value: float | None, form: str) -> str:
+            return "" if value is None else format(value, form)
+
+        memory = "" if self.s2s_mb is None else f"{self.s2s_mb:.0f} and {self.peer_mb:.0f}"
+        share = self.as_json()["memory"]
+        return [
+            *(self.name, self.unit, number(self.s2s, ".3g"), number(self.peer, ".3g")),
+            *(number(self.speedup, ".2f") + " ×", number(self.wanted, ".2f"), number(self.limit, ".3g")),
+            *(memory, number(share, ".2f"), number(_WANTED_MEMORY if share else None, ".2f"), self.same),
+        ]
+
+
+def machine_limits(folder: Path, size: Size, threads: int) -> dict[str, float]:
+    """See ``programs.limits``."""
+    with Worker("machine", "limits", "", folder=folder, size=size, threads=threads) as worker:
+        found: dict[str, float] = worker.measure()["made"]
+    return found
+
+
+def in_turn(
+    left: Callable[[], float], right: Callable[[], float], pairs: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of both, measured left, right, left, right ..."""
+    measured = [(left(), right()) for _ in range(pairs)]
+    return [pair[0] for pair in measured], [pair[1] for pair in measured]
+
+
+def speedup(left: list[float], right: list[float]) -> float:
+    """Median over the pairs of right's seconds over left's: what slows both down for a while cancels out."""
+    return median(b / a for a, b in zip(left, right, strict=True))
+
+
+def _beside(
+    job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int
+) -> tuple[list[float], list[float], list[Any], list[float]]:
+    """Both programs side by side: seconds of each, what their first (unmeasured) runs made, peak memory."""
+    with (
+        Worker("s2s", job, mode, folder=folder, size=size, threads=threads) as ours,
+        Worker(peer, job, mode, folder=folder, size=size, threads=threads) as theirs,
+    ):
+        made = [ours.measure()["made"], theirs.measure()["made"]]
+        if job == "train":  # the first run was a forward pass: let the optimizers make their state, too
+            ours.measure()
+            theirs.measure()
+        peaks = [0.0, 0.0]
+
+        def seconds(which: int, worker: Worker) -> float:
+            answer = worker.measure()
+            peaks[which] = answer["peak_mb"]
+            return float(answer["seconds"])
+
+        left, right = in_turn(lambda: seconds(0, ours), lambda: seconds(1, theirs), pairs)
+    return left, right, made, peaks
+
+
+def decode_rows(
+    folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
+) -> Iterator[Row]:
+    """W1: greedy, sampling and beams over many sources in tokens/s; one source in ms per token."""
+    for mode in DECODING:
+        single = mode == "single"
+        left, right, made, peaks = _beside(
+            "decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads
+        )
+        wanted = size.single_new_tokens if single else size.new_tokens
+        for tokens in made:
+            if any(len(row) != wanted for row in tokens):
+                raise RuntimeError(f"{mode}: not every source got {wanted} new tokens")
+        count = 1 if single else size.sources
+        equal = sum(a == b for a, b in zip(*made, strict=True))
+        flops = 2 * size.token_weights * (4 if mode == "beam4" else 1)
+        if single:
+            figures = [1000 * median(times) / wanted for times in (left, right)]
+            limit = 4 * size.token_weights / limits["matvec_gbytes"] / 1e6
+        else:
+            figures = [count * wanted / median(times) for times in (left, right)]
+            limit = limits["matmul_gflops"] * 1e9 / flops
+        yield Row(
+            name=f"W1 {mode}",
+            unit="ms/token" if single else "tokens/s",
+            s2s=figures[0],
+            peer=figures[1],
+            peer_name=peer,
+            speedup=speedup(left, right),
+            wanted=_WANTED[mode],
+            limit=limit,
+            s2s_mb=peaks[0],
+            peer_mb=peaks[1],
+            same="" if mode == "sampling" else f"{equal} of {count}",
+        )
+
+
+def train_rows(
+    folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
+) -> Iterator[Row]:
+    """W2: one optimizer step (forward, backward, fused AdamW) on full batches."""
+    left, right, losses, peaks = _beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
+    tokens = size.batch * size.length
+    weights = size.encoder_weights + size.num_layers * size.decoder_layer_weights + size.head_weights
+    yield Row(
+        name="W2 step",
+        unit="s",
+        s2s=median(left) / size.steps,
+        peer=median(right) / size.steps,
+        peer_name=peer,
+        speedup=speedup(left, right),
+        wanted=_WANTED["step"],
+        limit=6 * weights * tokens / limits["matmul_gflops"] / 1e9,
+        s2s_mb=peaks[0],
+        peer_mb=peaks[1],
+        same=f"losses differ by {abs(losses[0] - losses[1]) / abs(losses[1]):.0e}",
+    )
+
+
+def startup_rows(
+    folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
+) -> Iterator[Row]:
+    """W3: commands from start to end, beside what a user of the peer would have to wait for."""
+    for name, ours, other, theirs in commands(folder):
+        seconds_of(ours)  # the files come into the cache
+        seconds_of(theirs)
+        left, right = in_turn(partial(seconds_of, ours), partial(seconds_of, theirs), pairs)
+        yield Row(
+            name=f"W3 {name}",
+            unit="s",
+            s2s=median(left),
+            peer=median(right),
+            peer_name=other,
+            speedup=speedup(left, right),
+        )

@@ -1,0 +1,49 @@
+"""W3: how long a command takes from start to end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_TRANSFORMERS = """
+import sys
+from transformers import AutoTokenizer, EncoderDecoderModel
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = EncoderDecoderModel.from_pretrained(sys.argv[1])
+batch = tokenizer([sys.argv[2]], return_tensors="pt")
+ids = model.generate(batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=8)
+print(tokenizer.decode(ids[0], skip_special_tokens=True))
+"""
+_LINE = "show all customers"
+
+
+def commands(folder: Path) -> list[tuple[str, list[str], str, list[str]]]:
+    """(row, s2s's command, what it is compared with, that command); ``folder`` holds a tiny model."""
+    s2s = str(Path(sys.executable).with_name("s2s"))
+    python = sys.executable
+    bare = ("import torch", [python, "-c", "import torch"])
+    help_ = ("transformers --help", [str(Path(sys.executable).with_name("transformers")), "--help"])
+    generate = [s2s, "generate", "-q", "-m", str(folder), "--max-new-tokens", "8", _LINE]
+    return [
+        ("s2s --help", [s2s, "--help"], *help_),
+        ("s2s recipes ls", [s2s, "recipes", "ls"], *bare),
+        (
+            "s2s generate, one line",
+            generate,
+            "the same with transformers",
+            [python, "-c", _TRANSFORMERS, str(folder), _LINE],
+        ),
+    ]
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """Wall-clock seconds of one run. RuntimeError, with the command's last words, when it fails."""
+    begun = time.perf_counter()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    spent = time.perf_counter() - begun
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:3])} failed ({done.returncode}):\n{done.stderr.strip()}")
+    return spent
