@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ def test_intents_are_well_formed() -> None:
                     assert set(re.findall(r"\{(\w+)\}", text)) == slots, (intent.name, text)
                     assert not set("()|") & set(text), (intent.name, text)
                     assert text == " ".join(text.split()), (intent.name, text)
+
+
+def test_no_line_of_the_questions_is_lost() -> None:
+    text = files("seq2seq_cli.tasks.boss2sql").joinpath("questions.txt").read_text("utf-8")
+    wordings = [line for line in text.splitlines() if line and not line.startswith(("#", "== ", "SELECT "))]
+    read = sum(len(intent.wordings[split]) for intent in load_intents() for split in SPLITS)
+    assert read == len(wordings)
 
 
 def test_a_wording_belongs_to_one_intent_and_one_split() -> None:
