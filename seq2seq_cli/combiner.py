@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +21,10 @@ from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.saving import id_settings
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, family_of
+from seq2seq_cli.model import Share as Share
 from seq2seq_cli.model import SpecialIds, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
-Share = Literal["none", "embeddings", "all"]
 #: settings of the combined model itself: never split into a prefix and a key of one side
 RESERVED = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 #: keys of a published config.json that describe the file, not the model

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.files import open_weights, read_config, read_json
-from seq2seq_cli.checkpoint.loading import build_stack, fill, stack_config
+from seq2seq_cli.checkpoint.loading import build_stack, check_tensors, fill, stack_config
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.checkpoint.report import LoadReport
-from seq2seq_cli.errors import CheckpointError, Finding
+from seq2seq_cli.errors import CheckpointError, Finding, nearest
 from seq2seq_cli.families import Role, family_of
-from seq2seq_cli.model import EncoderDecoder, EncoderDecoderConfig, SpecialIds, Stack
+from seq2seq_cli.model import EncoderDecoder, EncoderDecoderConfig, Share, SpecialIds, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: where the target's tokenizer lies when it is not the source's
 TARGET_TOKENIZER = "decoder_tokenizer"
+#: the published prefix of the map between the two widths
+_PROJECTION = "enc_to_dec_proj."
 _ID_KEYS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 #: decoding settings that files from before generation_config.json keep in config.json
 _OLD_GENERATION_KEYS = (
@@ -82,17 +84,19 @@ def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
     nested = config.get(side)
     if not isinstance(nested, dict):
         raise CheckpointError(f"config.json has no {side!r} section", where=where)
-    prefix = f"{side}."
-    if (
-        side == "encoder" and _share(config) == "all"
-    ):  # 4.x files of shared models hold the decoder's copy only
-        prefix = "decoder."
+    # 4.x files of shared models hold the decoder's copy only
+    prefix = "decoder." if _share(config, where) == "all" else f"{side}."
     return Half(config=nested, weights=_under(prefix, weights), where=f"{where} ({side})")
 
 
-def _share(config: Mapping[str, Any]) -> Any:
+def _share(config: Mapping[str, Any], where: str) -> Share:
     """What the two sides of a pair's folder share; 4.x says it in a key of its own."""
-    return config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
+    share = config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
+    if share not in get_args(Share):
+        raise CheckpointError(
+            f"s2s: share={share!r}", where=where, remedy=nearest(str(share), get_args(Share))
+        )
+    return cast(Share, share)
 
 
 def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,6 +113,8 @@ def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
     """
     folder = resolve(reference).folder
     config = read_config(folder)
+    if not isinstance(config.get("s2s", {}), dict):
+        raise CheckpointError("the key s2s is not a mapping", where=str(folder / "config.json"))
     if is_pair(config) and role is None:
         return _load_pair(folder, config, reference)
     return _load_single(folder, config, reference, role or "decoder")
@@ -145,12 +151,15 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         family = family_of(half.config, where=half.where)
         translated = stack_config(family, half.config, role, where=half.where)  # type: ignore[arg-type]
         stacks[side], reports[side] = build_stack(family, translated, half.weights, where=half.where)
-    projection = _under("enc_to_dec_proj.", open_weights(folder))
-    model, fresh = join(stacks["encoder"], stacks["decoder"], share=_share(config), projection=projection)
-    if fresh.fresh:
-        raise CheckpointError(
-            "enc_to_dec_proj is missing although the widths differ", where=str(folder / "config.json")
-        )
+    weights, where = open_weights(folder), str(folder / "config.json")
+    model, projected = join(
+        stacks["encoder"],
+        stacks["decoder"],
+        share=_share(config, where),
+        projection=_under(_PROJECTION, weights),
+        unknown=[name for name in weights if not name.startswith(("encoder.", "decoder.", _PROJECTION))],
+        where=where,
+    )
     generation = read_json(folder, "generation_config.json") or {}
     fallback = {key: config["decoder"].get(key) for key in _ID_KEYS if key not in config}
     model.special_ids = special_ids(
@@ -166,7 +175,7 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         config=config,
         source_tokenizer=source,
         target_tokenizer=target,
-        report=reports["encoder"].prefixed("encoder") + reports["decoder"].prefixed("decoder") + fresh,
+        report=reports["encoder"].prefixed("encoder") + reports["decoder"].prefixed("decoder") + projected,
         reference=reference,
     )
 
@@ -175,31 +184,41 @@ def join(
     encoder: Stack,
     decoder: Stack,
     *,
-    share: Any = "none",
+    share: Share = "none",
     projection: Mapping[str, Tensor] | None = None,
+    unknown: Collection[str] = (),
     generator: torch.Generator | None = None,
+    where: str = "",
 ) -> tuple[EncoderDecoder, LoadReport]:
-    """Two stacks as one model; the projection between their widths is read or fresh."""
+    """Two stacks as one model; ``projection`` is what a file has of the map between their widths, None =
+    fresh. CheckpointError when it does not fit, when the file holds ``unknown`` names as well, and when the
+    sides cannot share."""
     config = EncoderDecoderConfig(encoder=encoder.config, decoder=decoder.config, share=share)
     with torch.device("meta"):
         model = EncoderDecoder(config)
     model.encoder, model.decoder = encoder, decoder
-    loaded: dict[str, int] = {}
-    fresh: dict[str, int] = {}
+    wanted = dict(model.projection.named_parameters()) if model.projection is not None else {}
+    given = {name: tensor for name, tensor in (projection or {}).items() if name in wanted}
+    if projection is not None:
+        strangers = [*unknown, *(f"{_PROJECTION}{name}" for name in projection if name not in wanted)]
+        check_tensors(_named(wanted), _named(given), strangers, where=where)
     if model.projection is not None:
-        given = dict(projection or {})
-        for name, parameter in model.projection.named_parameters():
-            if name in given and given[name].shape != parameter.shape:
-                raise CheckpointError(
-                    f"enc_to_dec_proj.{name} has the wrong shape {tuple(given[name].shape)}"
-                )
-            (loaded if name in given else fresh)[f"projection.{name}"] = parameter.numel()
         fill(model.projection, given)
-        if fresh:
+        if projection is None:
             torch.nn.init.normal_(model.projection.weight, std=decoder.config.init_std, generator=generator)
             torch.nn.init.zeros_(model.projection.bias)
-    model.tie()
-    return model.eval(), LoadReport(loaded=loaded, fresh=fresh)
+    try:
+        model.tie()
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the two sides cannot share {share}: {error}", where=where) from None
+    sizes = {name: parameter.numel() for name, parameter in _named(wanted).items()}
+    report = LoadReport(fresh=sizes) if projection is None else LoadReport(loaded=sizes)
+    return model.eval(), report
+
+
+def _named(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters of the projection under their names in the whole model."""
+    return {f"projection.{name}": tensor for name, tensor in parameters.items()}
 
 
 def special_ids(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,7 +95,7 @@ def build_stack(
         translated = to_ours(family, weights, tied=config.tie_head)
     wanted = dict(stack.named_parameters())
     found = {name: tensor for name, tensor in translated.weights.items() if name in wanted}
-    _check(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)
+    check_tensors(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)
     fill(stack, found, generator=generator)
     unused = {**translated.ignored, **{n: t for n, t in translated.weights.items() if n not in wanted}}
     report = LoadReport(
@@ -106,14 +106,15 @@ def build_stack(
     return stack.eval(), report
 
 
-def _check(
+def check_tensors(
     wanted: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-    unknown: Mapping[str, Tensor],
+    unknown: Collection[str],
     *,
     where: str,
-    may_be_fresh: Callable[[str], bool],
+    may_be_fresh: Callable[[str], bool] = lambda name: False,
 ) -> None:
+    """Refuse parameters that are missing, unknown, of another shape or not finite, each kind by name."""
     findings = []
     missing = [name for name in wanted if name not in found and not may_be_fresh(name)]
     if missing:

@@ -7,6 +7,7 @@ from typing import Literal
 
 Positions = Literal["learned", "none"]
 Head = Literal["none", "linear", "transform"]
+Share = Literal["none", "embeddings", "all"]  #: which parameters the two sides of a pair have in common
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,4 +63,4 @@ class EncoderDecoderConfig:
 
     encoder: StackConfig
     decoder: StackConfig
-    share: Literal["none", "embeddings", "all"] = "none"
+    share: Share = "none"

@@ -50,12 +50,19 @@ class EncoderDecoder(nn.Module):
         return logits
 
     def tie(self) -> None:
-        """Make the two sides use the same parameters, as ``config.share`` says (same storage)."""
+        """Make the two sides use the same parameters, as ``config.share`` says (same storage).
+
+        KeyError for a parameter that the decoder lacks, ValueError for one of another shape there.
+        """
         if self.config.share == "none":
             return
-        self.encoder.embedding.weight = self.decoder.embedding.weight
-        if self.config.share == "all":
-            theirs = dict(self.decoder.named_modules())
-            for name, module in self.encoder.named_modules():
-                for leaf in [leaf for leaf, _ in module.named_parameters(recurse=False)]:
-                    setattr(module, leaf, getattr(theirs[name], leaf))
+        theirs = dict(self.decoder.named_modules())
+        for name, module in self.encoder.named_modules():
+            if self.config.share == "embeddings" and name != "embedding":
+                continue
+            for leaf, parameter in list(module.named_parameters(recurse=False)):
+                shared = getattr(theirs[name], leaf)
+                if shared.shape != parameter.shape:
+                    shapes = f"{tuple(parameter.shape)} and {tuple(shared.shape)}"
+                    raise ValueError(f"{name}.{leaf} has the shapes {shapes}")
+                setattr(module, leaf, shared)
