@@ -93,7 +93,7 @@ class Trainer:
         self.display = Display(total=self.prepared.plan.total, done=self.state.step)
         try:
             if self.state.evaluation_pending:
-                self._settle(evaluate=True, save=True)
+                self._settle(evaluate=True, save=True, reason=self._end())
             while not self.state.finished:
                 self._advance()
         finally:
@@ -112,21 +112,21 @@ class Trainer:
         epoch_ends = state.position == plan.steps_in(state.epoch)
         if epoch_ends:
             state.epoch, state.position = state.epoch + 1, 0
-        last = state.step >= plan.total
+        reason = self._end()
         if self.display is not None:
             self.display.step(state.step)
-        if last or state.step % self.training.logging_steps == 0:
+        if reason or state.step % self.training.logging_steps == 0:
             self._log(epoch)
 
         def due(every: int | None) -> bool:
-            return last or (epoch_ends if every is None else state.step % every == 0)
+            return bool(reason) or (epoch_ends if every is None else state.step % every == 0)
 
         failpoint(f"step:{state.step}")
-        has_rows = self.prepared.validation is not None
-        self._settle(evaluate=has_rows and due(self.training.eval_steps), save=due(self.training.save_steps))
+        evaluate = self.prepared.validation is not None and due(self.training.eval_steps)
+        self._settle(evaluate=evaluate, save=due(self.training.save_steps), reason=reason)
 
-    def _settle(self, *, evaluate: bool, save: bool) -> None:
-        """After a step: evaluate, see whether the run is over, save, and obey a signal."""
+    def _settle(self, *, evaluate: bool, save: bool, reason: str) -> None:
+        """After a step: evaluate, see whether the run is over (``reason``: it is), save, obey a signal."""
         state = self.state
         better = False
         if evaluate:
@@ -137,19 +137,21 @@ class Trainer:
                 state.evaluation_pending = True
         stopped = self.stopping()
         if not state.evaluation_pending:
-            state.finished = self._over()
+            patience = self.training.early_stopping_patience
+            tired = patience is not None and state.bad_evaluations >= patience
+            state.finished = reason or ("early_stopping" if tired else "")
+        if state.finished and state.window_tokens:
+            self._log(self._epoch())
         keep_best = better and bool(self.training.load_best_model_at_end)
         if save or keep_best or state.finished or stopped:
             self.save()
         if stopped and not state.finished:
             self._raise_stopped()
 
-    def _over(self) -> str:
+    def _end(self) -> str:
+        """Why this step is the last one; "" when it is not."""
         if self.state.step >= self.prepared.plan.total:
             return "steps"
-        patience = self.training.early_stopping_patience
-        if patience is not None and self.state.bad_evaluations >= patience:
-            return "early_stopping"
         limit = self.training.max_minutes
         return "max_minutes" if limit is not None and self._any(self.state.seconds >= 60 * limit) else ""
 

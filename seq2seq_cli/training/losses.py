@@ -94,7 +94,8 @@ def _scores(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     key = (states.device, states.dtype)
     size = len(states) * len(matrix)
     if key not in _buffers or _buffers[key].numel() < size:
-        _buffers[key] = states.new_empty(size)
+        with torch.inference_mode(False):  # a tensor made in inference mode may not be written to outside
+            _buffers[key] = torch.empty(size, dtype=states.dtype, device=states.device)
     scores = _buffers[key][:size].view(len(states), len(matrix))
     torch.mm(states, matrix.t(), out=scores)
     if scores.dtype != torch.float32:

@@ -174,7 +174,7 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
 def _last_records(log: Path, step: int) -> dict[str, Any]:
     """The last training loss, and the evaluation of ``step``, as the log has them."""
     found: dict[str, Any] = {}
-    for line in log.read_text(encoding="utf-8").strip("\n").split("\n"):
+    for line in filter(None, log.read_text(encoding="utf-8").split("\n")):
         record = json.loads(line)
         if "loss" in record:
             found["train_loss"] = record["loss"]

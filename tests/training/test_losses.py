@@ -78,3 +78,14 @@ def test_half_precision_follows_the_states() -> None:
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(plain.item(), rel=0.02)
     assert weight.grad.dtype == torch.float32
+
+
+def test_the_kept_buffer_serves_after_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_buffers", {})
+    states, weight, bias = _inputs(70, 8, 11)
+    labels = torch.arange(70) % 11
+    with torch.inference_mode():
+        evaluated = label_loss(states, weight, bias, labels).item()
+    trained = label_loss(states, weight, bias, labels)
+    trained.backward()
+    assert trained.item() == evaluated

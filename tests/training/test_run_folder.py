@@ -1,0 +1,140 @@
+"""The folder of a run: lock, resume, overwrite, publication."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.recipe import Recipe
+from seq2seq_cli.training import runfolder
+from seq2seq_cli.training.progress import append_log, cut_log
+from seq2seq_cli.training.run import finetune
+from seq2seq_cli.training.state import checkpoints, remove_old
+
+RUN = Path("runs/tiny")
+
+
+@pytest.fixture
+def trained(recipe) -> Recipe:  # type: ignore[no-untyped-def]
+    """A finished run of three steps with three checkpoints."""
+    made: Recipe = recipe("training.max_steps=3", "training.save_steps=1", "training.eval_samples=0")
+    finetune(made)
+    return made
+
+
+def test_r11_a_second_run_is_refused_and_a_dead_ones_lock_taken_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, pathlib\nfrom seq2seq_cli.training.runfolder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=f"pid {other.pid} on "), runfolder.locked(tmp_path):
+            pass
+        other.kill()
+    with runfolder.locked(tmp_path):
+        assert f"pid {other.pid}" in capsys.readouterr().err
+    assert not (tmp_path / runfolder.LOCK_FILE).exists()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(recipe) -> None:  # type: ignore[no-untyped-def]
+    RUN.mkdir(parents=True)
+    (RUN / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds no run"):
+        finetune(recipe("training.max_steps=1"))
+    finetune(recipe("training.max_steps=1"), overwrite=True)
+    assert (RUN / "thesis.txt").read_text() == "years of work"
+
+
+def test_resume_never_wants_an_empty_folder(trained: Recipe) -> None:
+    with pytest.raises(UsageError, match="not empty"):
+        finetune(trained, resume="never")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "delete"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+def test_r9_a_damaged_checkpoint_is_named_and_passed_over(
+    trained: Recipe, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = RUN / "checkpoint-3" / name
+    content = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    else:
+        changed = {"flip": content[:-1] + bytes([content[-1] ^ 1]), "cut": content[:-7], "empty": b""}
+        path.unlink()  # the published model may be another name of the same file
+        path.write_bytes(changed[damage])
+    with pytest.raises(CheckpointError, match=name):
+        runfolder.find_checkpoint(RUN, resume=str(RUN / "checkpoint-3"), overwrite=False)
+    found = runfolder.find_checkpoint(RUN, resume="auto", overwrite=False)
+    assert found is not None
+    assert found.state.step == 2
+    assert "checkpoint-3 is damaged" in capsys.readouterr().err
+    finetune(trained)
+    assert runfolder.find_checkpoint(RUN, resume="auto", overwrite=False).state.step == 3  # type: ignore[union-attr]
+
+
+def test_when_no_checkpoint_is_whole_nothing_is_started_over_silently(trained: Recipe) -> None:
+    for _, folder in checkpoints(RUN):
+        (folder / "trainer_state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run is whole"):
+        finetune(trained)
+
+
+def test_an_earlier_checkpoint_replaces_later_ones_only_when_asked(trained: Recipe) -> None:
+    with pytest.raises(UsageError, match=r"checkpoint-2, checkpoint-3"):
+        finetune(trained, resume=str(RUN / "checkpoint-1"))
+    finetune(trained, resume=str(RUN / "checkpoint-1"), overwrite=True)
+    assert [step for step, _ in checkpoints(RUN)] == [1, 2, 3]
+
+
+def test_a_checkpoint_of_another_run_starts_a_branch(trained: Recipe, recipe) -> None:  # type: ignore[no-untyped-def]
+    branch = recipe(
+        *("training.max_steps=3", "training.save_steps=1", "training.eval_samples=0", "output=runs/branch")
+    )
+    finetune(branch, resume=str(RUN / "checkpoint-2"))
+    assert [step for step, _ in checkpoints(Path("runs/branch"))] == [3]
+    assert [step for step, _ in checkpoints(RUN)] == [1, 2, 3]
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 20, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-old").mkdir()
+    remove_old(tmp_path, limit=2, best_step=5)
+    assert [step for step, _ in checkpoints(tmp_path)] == [5, 20, 100]
+    remove_old(tmp_path, limit=None, best_step=None)
+    assert len(checkpoints(tmp_path)) == 3
+    assert (tmp_path / "checkpoint-old").is_dir()
+
+
+def test_the_log_is_cut_behind_a_step(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for step in (1, 2, 3):
+        append_log(path, {"step": step, "text": "a\u2028b"})
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    cut_log(path, 2)
+    assert path.read_text().count("\n") == 2
+    assert '"step": 3' not in path.read_text()
+
+
+def test_latest_follows_the_last_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        runfolder.point_latest(tmp_path / "runs" / name)
+        assert (tmp_path / "runs" / "latest").readlink() == Path(name)
+    runfolder.point_latest(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "latest").unlink()
+    (tmp_path / "runs" / "latest").mkdir()
+    runfolder.point_latest(tmp_path / "runs" / "a")
+    assert "is not a link" in capsys.readouterr().err
