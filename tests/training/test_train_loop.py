@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BERT, GPT2, ONE_SIDED, log_of
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.errors import DataError, DivergedError, StoppedError, UsageError
@@ -20,6 +19,7 @@ from seq2seq_cli.training.run import finetune, make_accelerator, start
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.signals import StopRequest
 from seq2seq_cli.training.state import checkpoints, read_checkpoint
+from tests.training.helpers import BERT, GPT2, ONE_SIDED, log_of
 
 Make = Callable[..., Recipe]
 RUN = Path("runs/tiny")
