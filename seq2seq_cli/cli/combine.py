@@ -25,7 +25,8 @@ def combine(
         str | None, typer.Argument(help="Checkpoint that writes the target; default: ENCODER again.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write (required).")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write; default: ENCODER2DECODER."),
     ] = None,
     settings: Overrides = None,
     random_encoder: Annotated[
@@ -47,12 +48,11 @@ def combine(
     --set encoder_KEY=VALUE and --set decoder_KEY=VALUE override one side's configuration, a bare KEY both;
     decoder_start_token_id, bos_token_id, eos_token_id and pad_token_id are the pair's own.
     """
-    if output is None:
-        raise UsageError("no folder to write", where="s2s combine", remedy="add -o FOLDER")
     if (recipe is None) == (encoder is None):
         raise UsageError(
             "name an encoder, or a recipe with --recipe (not both)", remedy="s2s combine bert gpt2 -o FOLDER"
         )
+    output = output or Path(_default_name(encoder, decoder))
     _refuse_full(output, overwrite)
     given = _settings(settings or [])
     if recipe is not None:
@@ -77,6 +77,17 @@ def combine(
     else:
         _print(report)
         console.say(f"wrote {output} · next: s2s finetune RECIPE with encoder-decoder {output}")
+
+
+def _default_name(encoder: str | None, decoder: str | None) -> str:
+    """bert2gpt2 for ``s2s combine bert gpt2``; a recipe names no folder for its untrained model."""
+    if encoder is None:
+        raise UsageError("no folder to write", where="s2s combine --recipe", remedy="add -o FOLDER")
+    names = [
+        reference.rstrip("/").rpartition("/")[2].partition("@")[0]
+        for reference in (encoder, decoder or encoder)
+    ]
+    return "2".join(names)
 
 
 def _refuse_full(output: Path, overwrite: bool) -> None:

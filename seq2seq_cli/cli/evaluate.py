@@ -154,14 +154,22 @@ def _generate_and_score(
     dtype: str,
     english: bool,
 ) -> dict[str, Any]:
-    from seq2seq_cli.cli.running import make_generator, move, open_model, report_cuts, source_prefix
+    from seq2seq_cli.cli.running import (
+        make_generator,
+        move,
+        open_model,
+        report_cuts,
+        source_prefix,
+        with_preset,
+    )
     from seq2seq_cli.evaluation.predictions import write_predictions
     from seq2seq_cli.evaluation.run import LOSS_METRICS, loss, predict, scores
     from seq2seq_cli.model import EncoderDecoder
 
+    asked = with_preset(generation)
     bundle, options = open_model(model, recipe)
     move(bundle, device, dtype)
-    generator = make_generator(bundle, recipe_options=options, given=generation, batch_tokens=batch_tokens)
+    generator = make_generator(bundle, recipe_options=options, given=asked, batch_tokens=batch_tokens)
     prefix = source_prefix(bundle)
     found = predict(
         generator, rows, prefix=prefix, tell=lambda done: console.say(f"{done} of {len(rows)} rows")

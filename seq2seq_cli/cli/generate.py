@@ -69,7 +69,15 @@ def generate(
     Asking for a sampling option (--temperature, --top-k, --top-p) turns sampling on. Defaults come from the
     recipe, else from the checkpoint.
     """
-    from seq2seq_cli.cli.running import LineFile, make_generator, move, open_model, report_cuts, source_prefix
+    from seq2seq_cli.cli.running import (
+        LineFile,
+        make_generator,
+        move,
+        open_model,
+        report_cuts,
+        source_prefix,
+        with_preset,
+    )
 
     if (generation.get("num_return_sequences") or 1) > 1 and not jsonl:
         raise UsageError(
@@ -87,12 +95,13 @@ def generate(
             if target.is_complete:
                 console.say(f"{output} is complete, nothing to do")
                 return
+        asked = with_preset(generation)
         bundle, options = open_model(model, recipe)
         move(bundle, device, dtype)
         generator = make_generator(
             bundle,
             recipe_options=options,
-            given=generation,
+            given=asked,
             batch_tokens=batch_tokens,
             truncate=truncation == "truncate",
             echo=echo,

@@ -22,11 +22,13 @@ def models(as_json: AsJson = False) -> None:
 
     Lengths are those of the family's usual base checkpoint, in tokens.
     """
+    from seq2seq_cli.checkpoint.references import PACKAGED
+
     table = describe()
     if as_json:
         print(json.dumps(table, indent=2))
         return
-    rows = [("family", "alias of", "longest", "tokenizer", "can be")]
+    rows = [("family", "base checkpoint", "longest", "tokenizer", "can be")]
     rows += [
         (row["family"], row["checkpoint"], str(row["longest"]), row["tokenizer"], ", ".join(row["roles"]))
         for row in table["families"]
@@ -34,9 +36,10 @@ def models(as_json: AsJson = False) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)) + "  " + row[4])
-    print("\nother aliases:")
+    print("\nother aliases (a star: its family cannot be loaded yet):")
     for alias, checkpoint in table["aliases"].items():
-        print(f"  {alias:<12}{checkpoint}")
+        star = "" if alias in PACKAGED else " *"
+        print(f"  {alias:<12}{checkpoint}{star}")
 
 
 def describe() -> dict[str, Any]:

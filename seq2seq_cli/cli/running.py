@@ -84,6 +84,15 @@ def move(bundle: Bundle, device: str, dtype: str) -> None:
         raise UsageError(f"device {device!r} cannot be used: {what}", remedy="see s2s env") from None
 
 
+def with_preset(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoding flags on top of the preset that they name; UsageError when there is no such preset."""
+    from seq2seq_cli.recipe import load_preset, merge_generation
+
+    rest = {name: value for name, value in flags.items() if name != "preset"}
+    preset = flags.get("preset")
+    return merge_generation(load_preset(preset) if preset else {}, rest)
+
+
 def make_generator(
     bundle: Bundle,
     *,
@@ -95,16 +104,13 @@ def make_generator(
     echo: bool = False,
     with_scores: bool = False,
 ) -> TextGenerator:
-    """A text generator whose options are, the later winning: checkpoint, preset, recipe, flags."""
+    """A text generator with the options of checkpoint, default preset, recipe and ``given``; the last wins."""
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.recipe import load_preset, merge_generation
 
-    flags = dict(given)
-    preset = flags.pop("preset", None)
-    named = load_preset(preset) if preset else {}
-    default = load_preset(default_preset) if default_preset and not preset else {}
-    options = merge_generation(default, recipe_options, named, flags)
+    default = load_preset(default_preset) if default_preset else {}
+    options = merge_generation(default, recipe_options, given)
     return TextGenerator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,

@@ -62,19 +62,28 @@ def summarize(
     summaries joined and summarised again. Options are those of generate; the default preset is summarize.
     """
     from seq2seq_cli.cli.generate import Lines, is_stdout, write_stdout
-    from seq2seq_cli.cli.running import LineFile, make_generator, move, open_model, report_cuts, source_prefix
+    from seq2seq_cli.cli.running import (
+        LineFile,
+        make_generator,
+        move,
+        open_model,
+        report_cuts,
+        source_prefix,
+        with_preset,
+    )
 
     if (generation.get("num_return_sequences") or 1) > 1:
         raise UsageError("summarize writes one summary a document", where="--num-return-sequences")
     with ExitStack() as stack:
         target = None if is_stdout(output) or output is None else LineFile(output, overwrite=overwrite)
+        asked = with_preset(generation)
         bundle, options = open_model(model, recipe)
         move(bundle, device, dtype)
         generator = make_generator(
             bundle,
             recipe_options=options,
-            given=generation,
-            default_preset="summarize",
+            given=asked,
+            default_preset=None if "preset" in generation else "summarize",
             batch_tokens=batch_tokens,
         )
         work = Lines(prefix="", jsonl=jsonl, field=field, scores=False, name="stdin")

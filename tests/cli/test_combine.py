@@ -1,0 +1,139 @@
+"""combine, summarize, evaluate and models from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from tests import tiny
+from tests.cli.conftest import Run
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("halves")
+    tiny.save_encoder("bert", folder / "bert")
+    tiny.save_language_model("gpt2", folder / "gpt2")
+    return folder / "bert", folder / "gpt2"
+
+
+def test_the_report_counts_every_parameter(s2s: Run, halves: tuple[Path, Path], tmp_path: Path) -> None:
+    done = s2s("combine", *halves, "-o", "pair", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    model = load_bundle(str(tmp_path / "pair")).model
+    assert report["parameters"] == sum(p.numel() for p in model.parameters())
+    counted = sum(row["loaded"] + row["fresh"] for row in report["parts"].values())
+    assert counted == report["parameters"]
+    assert report["parts"]["encoder"]["fresh"] == 0
+    assert report["parts"]["cross_attention"]["loaded"] == 0
+    assert report["parts"]["cross_attention"]["fresh"] > 0
+    ids = {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    assert report["special_ids"] == ids
+    plain = s2s("combine", *halves, "--overwrite", "-o", "pair")
+    assert plain.stdout == b""
+    assert b"cross_attention" in plain.stderr
+
+
+def test_settings_reach_the_side_they_name(s2s: Run, halves: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = (
+        "--set",
+        "decoder_n_layer=3",
+        "--set",
+        "encoder-layer-norm-eps=1e-3",
+        "--set",
+        "pad_token_id=0",
+    )
+    done = s2s("combine", *halves, "-o", "pair", "--random-decoder", *settings)
+    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(str(tmp_path / "pair"))
+    assert bundle.config["decoder"]["n_layer"] == 3
+    assert bundle.model.encoder.config.norm_eps == 1e-3
+    assert bundle.model.special_ids.pad == 0
+    assert not bundle.is_trained
+
+
+def test_nothing_is_overwritten_unasked(s2s: Run, halves: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair/notes.txt").write_text("mine")
+    done = s2s("combine", *halves, "-o", "pair")
+    assert done.returncode == 2
+    assert b"--overwrite" in done.stderr
+    assert (tmp_path / "pair/notes.txt").read_text() == "mine"
+    assert s2s("combine", halves[0], halves[1], "--set", "pad_token_id=0").returncode == 0
+    assert (tmp_path / "bert2gpt2/config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--set", "decoder_n_layers=3"), 2, b"decoder_n_layer"),
+        (("--set", "n_layer=3"), 2, b"decoder_n_layer"),
+        (("--set", "decoder_n_layer"), 2, b"KEY=VALUE"),
+        (("--set", "decoder_start_token_id=999"), 2, b"decoder_start_token_id"),
+        (("--set", "decoder_n_layer=3"), 4, b"missing"),
+        (("--set", "encoder_num_attention_heads=5"), 4, b"num_attention_heads"),
+        (("--share", "all"), 2, b"--share"),
+        (("--share", "some"), 2, b"--share"),
+        (("--recipe", "missing.yaml"), 2, b"--recipe"),
+    ],
+)
+def test_wrong_combinations_get_one_line_each(
+    s2s: Run, halves: tuple[Path, Path], tmp_path: Path, arguments: tuple[str, ...], code: int, says: bytes
+) -> None:
+    done = s2s("combine", *halves, "-o", "pair", *arguments)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not (tmp_path / "pair").exists()
+
+
+def test_a_decoder_without_ids_is_refused_by_name(s2s: Run, halves: tuple[Path, Path]) -> None:
+    done = s2s("combine", halves[0], "-o", "pair")
+    assert done.returncode == 2
+    assert b"decoder_start_token_id" in done.stderr
+    assert b"eos_token_id" in done.stderr
+    ids = ("--set", "decoder_start_token_id=1", "--set", "eos_token_id=2")
+    assert s2s("combine", halves[0], "-o", "pair", *ids).returncode == 0
+
+
+def test_summarize_splits_what_is_too_long(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Who sells tea? Tea and cake!\nHow many people work here. " * 12)
+    (tmp_path / "b.txt").write_text("tea and cake")
+    asked = ("summarize", "-m", pair_folder, "--max-new-tokens", "6", "--min-new-tokens", "2")
+    done = s2s(*asked, "a.txt", "b.txt")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"\n") == 2
+    refused = s2s(*asked, "a.txt", "--long", "error")
+    assert refused.returncode == 3
+    assert b"document 1" in refused.stderr
+    cut = s2s(*asked, "a.txt", "--long", "truncate")
+    assert b"truncated" in cut.stderr
+    lines = s2s(*asked, "--lines", stdin=b"tea and cake\n\ntea\n")
+    assert lines.stdout.split(b"\n")[0] + b"\n" == s2s(*asked, "b.txt").stdout
+    assert lines.stdout.split(b"\n")[1] == b""
+
+
+def test_evaluate_scores_and_writes_predictions(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    rows = [{"source": "who sells tea", "target": "tea"}, {"source": "tea and cake", "target": "cake here"}]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = s2s("evaluate", "-m", pair_folder, "--data", "d.jsonl", "--max-new-tokens", "5", "-o", "p.jsonl")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["rows"] == 2
+    assert result["perplexity"] == pytest.approx(2.718281828 ** result["loss"], rel=1e-6)
+    again = s2s("evaluate", "--predictions", "p.jsonl", "--metrics", "exact_match,token_error_rate")
+    assert json.loads(again.stdout)["token_error_rate"] == result["token_error_rate"]
+    assert s2s("evaluate", "-m", pair_folder, "--data", "d.jsonl", "--metrics", "rouge3").returncode == 2
+    assert s2s("evaluate", "-m", pair_folder).returncode == 2
+    assert s2s("evaluate", "-m", pair_folder, "--data", "none.jsonl").returncode == 3
+
+
+def test_models_lists_families_and_aliases(s2s: Run) -> None:
+    table = json.loads(s2s("models", "--json").stdout)
+    assert {row["family"] for row in table["families"]} >= {"bert", "gpt2", "roberta"}
+    assert table["aliases"]["minilm"].endswith("all-MiniLM-L6-v2")
+    assert b"byte-level bpe" in s2s("models").stdout
