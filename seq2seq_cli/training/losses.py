@@ -106,12 +106,12 @@ def _scores(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 def _softmax_minus_target(scores: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Turn logits [C, V] into the loss's gradient by them, in place; return the summed loss."""
     column = labels.unsqueeze(1)
-    highest, where = scores.max(dim=1, keepdim=True)
+    highest = scores.amax(dim=1, keepdim=True)
     hit = scores.gather(1, column)
     mean = scores.mean(dim=1, keepdim=True) if smoothing else None
     torch.softmax(scores, dim=1, out=scores)
     # the likeliest entry is never below 1 / V, so its logarithm is safe where the label's is not
-    normaliser = highest - scores.gather(1, where).log()
+    normaliser = highest - scores.amax(dim=1, keepdim=True).log()
     scores.scatter_add_(1, column, torch.full_like(hit, smoothing - 1.0))
     if mean is None:
         return (normaliser - hit).sum()
