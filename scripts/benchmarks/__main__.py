@@ -6,14 +6,16 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Row, decode_rows, machine_limits, startup_rows, train_rows
-from benchmarks.workload import FULL, QUICK, write_pair
+from benchmarks.workload import DECODING, FULL, QUICK, write_pair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         startup = options.kind == "startup"
         write_pair(folder, QUICK if startup else size, tokenizer=startup)
         limits = machine_limits(folder, size, options.threads)
-        measure = {"decode": decode_rows, "train": train_rows, "startup": startup_rows}[options.kind]
+        kinds: dict[str, Callable[..., Iterator[Row]]] = {
+            "decode": partial(decode_rows, modes=options.only or tuple(DECODING)),
+            "train": train_rows,
+            "startup": startup_rows,
+        }
+        measure = kinds[options.kind]
         rows = []
         for row in measure(
             folder, size, peer=options.peer, pairs=pairs, threads=options.threads, limits=limits
@@ -55,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=("decode", "train", "startup"), help="what is measured")
     parser.add_argument(
         "--peer", choices=("transformers",), default="transformers", help="measured beside s2s"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=tuple(DECODING), help="of decode: this row (may be repeated)"
     )
     parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5)")
     parser.add_argument("--threads", type=_count, default=2, help="threads of each program (default 2)")
@@ -116,6 +126,8 @@ def _table(rows: Sequence[Row], machine: dict[str, Any], peer: str) -> str:
 
 
 if __name__ == "__main__":
+    # an ordinary end, so that the workers stop and the folder of the model goes
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         sys.exit(main())
     except RuntimeError as error:

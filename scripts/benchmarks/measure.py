@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.startup import commands, seconds_of
 from benchmarks.worker import Worker
-from benchmarks.workload import DECODING, Size
+from benchmarks.workload import Size
 
 #: speed-up over transformers and share of its memory that the project wants (shares of time turned round)
 _WANTED = {"greedy": 3.0, "sampling": 5.0, "beam4": 3.0, "single": 2.5, "step": 1.54}
@@ -98,10 +98,17 @@ def _beside(
 
 
 def decode_rows(
-    folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
+    folder: Path,
+    size: Size,
+    *,
+    modes: Sequence[str],
+    peer: str,
+    pairs: int,
+    threads: int,
+    limits: dict[str, float],
 ) -> Iterator[Row]:
     """W1: greedy, sampling and beams over many sources in tokens/s; one source in ms per token."""
-    for mode in DECODING:
+    for mode in modes:
         single = mode == "single"
         left, right, made, peaks = _beside(
             "decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads
