@@ -107,9 +107,6 @@ def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) 
         yield _problem(what, f"remove model.{other}", f"model.{other}", asked)
     if model.share != "none":
         yield _problem(f"{objective} has one side, nothing to share", "remove share", "model.share", asked)
-    if model.single_stack:
-        what = f"{objective} does not join two sides"
-        yield _problem(what, "remove single_stack", "model.single_stack", asked)
     if model.random in (other, "both"):
         what = f"{objective} has no {other} to start fresh"
         yield _problem(what, f"write random: {needed} or none", "model.random", asked)
@@ -150,11 +147,6 @@ def _model(model: ModelSection) -> Iterator[Problem]:
             remedy = "add tokenizer: {train: bpe, vocab_size: N}, or a checkpoint reference"
             key = f"model.{side_name}"
             yield _problem(f"the {side_name} from scratch needs a tokenizer", remedy, key, "model.tokenizers")
-    if model.single_stack and model.decoder is not None:
-        yield _problem("single_stack has one stack", "remove decoder", "model.decoder", "model.single_stack")
-    if model.single_stack and model.share != "none":
-        keys = ("model.share", "model.single_stack")
-        yield _problem("single_stack has one stack, nothing to share", "remove share", *keys)
 
 
 def _training(training: TrainingSection) -> Iterator[Problem]:

@@ -106,9 +106,6 @@ class ModelSection(Section):
     )
     tokenizers: TokenizersSection = Field(default=TokenizersSection(), description="replace the tokenizers")
     freeze: list[Part] = Field(default=[], description="parts that are not trained")
-    single_stack: bool = Field(
-        default=False, description="one stack with the UniLM prefix mask instead of two"
-    )
     seed: Seed = Field(default=0, description="seed of fresh parameters")
 
 

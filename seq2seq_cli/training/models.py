@@ -25,7 +25,7 @@ from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role
 from seq2seq_cli.families import family_of as family_by_config
 from seq2seq_cli.model import SpecialIds
-from seq2seq_cli.recipe import ModelSection, Recipe, SideSection, TrainTokenizer, where_of
+from seq2seq_cli.recipe import ModelSection, Recipe, SideSection, TrainTokenizer
 from seq2seq_cli.text.tokenizer import Tokenizer
 from seq2seq_cli.text.training import train_tokenizer
 
@@ -39,12 +39,6 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     """The model that the recipe starts from. ``rows`` are what tokenizers are trained on, where the recipe
     asks for that: sources for the encoder's, targets for the decoder's."""
     section = recipe.model
-    if section.single_stack:
-        raise UsageError(
-            "a single stack with the prefix mask cannot be trained yet",
-            where=where_of(recipe, "model.single_stack"),
-            remedy="remove single_stack: the same checkpoint then serves on both sides",
-        )
     objective = recipe.training.objective
     if objective != "seq2seq":
         which: _Which = "decoder" if objective == "causal_lm" else "encoder"

@@ -32,10 +32,6 @@ _MLM = f"{_DATA}\ntraining: {{objective: masked_lm}}"
         (f"model: {{decoder: a, freeze: [encoder]}}\n{_LM}", "causal_lm has no encoder to freeze"),
         (f"model: {{decoder: a, tokenizers: {{source: b}}}}\n{_LM}", "causal_lm has no source tokenizer"),
         (
-            f"model: {{decoder: a, single_stack: true}}\n{_LM}",
-            "single_stack has one stack|causal_lm does not join two sides",
-        ),
-        (
             f"model: {{decoder: a}}\n{_LM[:-1]}, groups: {{encoder: {{learning_rate: 1}}}}}}",
             "causal_lm has no encoder",
         ),
@@ -54,11 +50,6 @@ _MLM = f"{_DATA}\ntraining: {{objective: masked_lm}}"
         (
             "model: {encoder: {checkpoint: a, tokenizer: b}, tokenizers: {source: c}}",
             "two tokenizers for the source",
-        ),
-        ("model: {encoder: a, decoder: b, single_stack: true}", "single_stack has one stack"),
-        (
-            "model: {encoder: a, share: all, single_stack: true}",
-            "single_stack has one stack, nothing to share",
         ),
         ("model: {encoder: a}\ntraining: {seed: 1}", "a recipe that trains needs data.train"),
         (
@@ -113,7 +104,6 @@ def test_contradictions(write: Write, text: str, what: str) -> None:
     [
         f"model: {{decoder: a, random: decoder, freeze: [decoder]}}\n{_LM}",
         f"model: {{encoder: a}}\n{_MLM}",
-        "model: {encoder: a, single_stack: true}",
         "model: {encoder: {family: bert}, tokenizers: {source: a}}",
         "model: {encoder: a}\ndata: {train: t}\ntraining: {load_best_model_at_end: false}",
         _TRAIN + "{early_stopping_patience: 2, metric_for_best_model: rouge1}",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
-from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.text.training import train_tokenizer
 from seq2seq_cli.training.run import finetune
@@ -106,11 +106,6 @@ def test_a_tokenizer_too_large_for_the_weights_is_refused(folders: Path, recipe:
     train_tokenizer("bpe", 300, WORDS).save(folders / "big")
     with pytest.raises(CheckpointError, match="tokenizer has"):
         prepare(recipe("model.tokenizers.target=big", text=PAIR))
-
-
-def test_single_stack_is_refused_where_it_stands(folders: Path, recipe: Make) -> None:
-    with pytest.raises(UsageError, match="single stack"):
-        prepare(recipe("model.single_stack=true", "model.decoder=null", text=PAIR))
 
 
 def test_one_tokenizer_is_trained_for_both_sides_where_they_are_one(recipe: Make) -> None:
