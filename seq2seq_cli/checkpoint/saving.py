@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +99,30 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
         shards[-1][name] = tensor
         size += tensor.nbytes
     metadata = {"format": "pt"}
+
+    def save(shard: dict[str, Tensor], file: str) -> None:
+        save_file(shard, folder / file, metadata=metadata)
+        (folder / file).chmod(0o666 & ~_umask())  # the library makes files that only their owner can read
+
     if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata=metadata)
+        save(shards[0], "model.safetensors")
         return
     where: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata=metadata)
+        save(shard, file)
         where |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in weights.values())
     _write_json(
         folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where}
     )
+
+
+def _umask() -> int:
+    """What new files are not allowed; the system tells it only to those who set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _write_json(path: Path, value: Any) -> None:
