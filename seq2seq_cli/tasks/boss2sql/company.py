@@ -51,8 +51,8 @@ TITLES = _words("Accountant Analyst Assistant Consultant Designer Developer")
 INDUSTRIES = _words("Banking Education Energy Healthcare Media Transport")
 CATEGORIES = _words("Cameras Chairs Desks Lamps Phones Printers")
 STATUSES = _words("shipped open cancelled returned")
-PROJECTS = _words("Apollo Atlas Eclipse Galaxy Horizon Jupiter Mercury Odyssey Phoenix Quantum Rocket Zenith")
-YEARS = range(2018, 2025)
+PROJECTS = _words("Apollo Eclipse Galaxy Horizon Jupiter Phoenix Rocket Zenith")
+YEARS = range(2020, 2025)
 
 _FIRST_NAMES = _words(
     "Anna Ben Clara David Emma Felix Grace Henry Ida Jonas Karen Leo Maria Noah Olivia Peter"

@@ -45,10 +45,10 @@ def _names(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _slots() -> dict[str, dict[str, tuple[str, ...]]]:
     people = company.person_names()
     heads = people[: len(company.DEPARTMENTS)]
-    leads = people[len(heads) : len(heads) + company.LEADS]
+    leads = people[len(heads) : 2 * len(heads)]
     sellers = [people[number - 1] for number in company.seller_ids()]
-    salaries = _amounts(range(40_000, 110_000, 10_000))
-    prices = _amounts(range(100, 700, 100))
+    salaries = _amounts((40_000, 50_000, 60_000, 80_000, 100_000))
+    prices = _amounts((100, 200, 300, 400, 500))
     years = _names([str(year) for year in company.YEARS])
     return {
         "city": _names(company.CITIES),
@@ -58,8 +58,8 @@ def _slots() -> dict[str, dict[str, tuple[str, ...]]]:
         "category": {name: (name.lower(),) for name in company.CATEGORIES},
         "status": _names(company.STATUSES),
         "project": _names(company.PROJECTS),
-        # Half of the customers are well known enough to be asked for by name.
-        "customer": _names(company.customer_names()[: company.CUSTOMERS // 2]),
+        # The customers that are well known enough to be asked for by name.
+        "customer": _names(company.customer_names()[:20]),
         "product": _names(company.product_names()),
         "person": _names(leads + sellers),
         "boss": _names(heads + leads),
@@ -73,7 +73,7 @@ def _slots() -> dict[str, dict[str, tuple[str, ...]]]:
         "low_price": prices,
         "high_price": prices,
         "stock": _amounts((50, 100, 200)),
-        "total": _amounts((2000, 3000, 4000, 5000)),
+        "total": _amounts((2000, 3000, 5000)),
         "orders": _amounts((10, 20, 30)),
         "project_budget": _amounts((100_000, 200_000, 300_000)),
         "hire_year": years,
