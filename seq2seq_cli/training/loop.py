@@ -15,7 +15,7 @@ import torch
 from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import DivergedError, Finding, StoppedError
 from seq2seq_cli.training import optimizer as optim
-from seq2seq_cli.training.module import TrainingModule, label_count, tensors_of
+from seq2seq_cli.training.module import TrainingModule, tensors_of
 from seq2seq_cli.training.progress import Display, append_log
 from seq2seq_cli.training.runfolder import LOG_FILE
 from seq2seq_cli.training.state import (
@@ -195,7 +195,7 @@ class Trainer:
         self.parts.set_frozen(state.step)
         self.module.train()
         mine = self._share(batches)
-        tokens = sum(label_count(batch) for batch, weight, _ in mine if weight)
+        tokens = sum(batch.label_count for batch, weight, _ in mine if weight)
         tokens = int(self.sum(float(tokens)))
         losses = self._accumulate(mine, accelerator.num_processes / max(1, tokens))
         loss = self.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
+from seq2seq_cli.data.batch import IGNORED, Batch
 from seq2seq_cli.model import Encoded, EncoderDecoder, Stack
 from seq2seq_cli.training.losses import label_loss
-
-if TYPE_CHECKING:
-    from seq2seq_cli.data.batch import Batch
-
-_IGNORED = -100
 
 
 class TrainingModule(nn.Module):
@@ -51,7 +45,7 @@ class TrainingModule(nn.Module):
         # without a mask of its own attention takes its quick path.
         mask = None if stack.config.causal else target_mask
         states = stack.states(target_ids, mask, encoded=encoded)
-        labelled = (labels != _IGNORED).flatten().nonzero().squeeze(1)
+        labelled = (labels != IGNORED).flatten().nonzero().squeeze(1)
         chosen = states.flatten(0, 1).index_select(0, labelled)
         return label_loss(
             stack.head.transform(chosen),
@@ -66,18 +60,8 @@ def tensors_of(
     batch: Batch, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor, Tensor]:
     """The arguments of TrainingModule, on ``device``."""
-
-    def moved(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    source_ids = None if batch.source_ids is None else moved(batch.source_ids)
-    source_mask = None if batch.source_mask is None else moved(batch.source_mask)
-    return source_ids, source_mask, moved(batch.target_ids), moved(batch.target_mask), moved(batch.labels)
-
-
-def label_count(batch: Batch) -> int:
-    """Real target tokens of a batch: the positions that have a label."""
-    return int((batch.labels != _IGNORED).sum())
+    there = batch.to(device)
+    return there.source_ids, there.source_mask, there.target_ids, there.target_mask, there.labels
 
 
 def reached_parameters(loss: Tensor) -> set[int]:

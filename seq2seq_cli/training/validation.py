@@ -11,7 +11,7 @@ import torch
 from seq2seq_cli import console
 from seq2seq_cli.decoding.engine import TextGenerator
 from seq2seq_cli.evaluation.metrics import METRICS, score
-from seq2seq_cli.training.module import label_count, tensors_of
+from seq2seq_cli.training.module import tensors_of
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.rows import Row
@@ -64,7 +64,7 @@ def _loss(trainer: Trainer) -> float:
                 # not through DDP: its hooks expect every process to come along
                 inner = accelerator.unwrap_model(trainer.module, keep_fp32_wrapper=True)
                 total += float(inner(*tensors_of(batch, accelerator.device)).item())
-            tokens += label_count(batch)
+            tokens += batch.label_count
     return trainer.sum(total) / max(1.0, trainer.sum(float(tokens)))
 
 
