@@ -41,11 +41,14 @@ DECODERS = {"bert": BertLMHeadModel, "roberta": RobertaForCausalLM, "gpt2": GPT2
 
 
 def scramble(model: Any, seed: int = 0, std: float = 0.3) -> Any:
-    """Weights large enough that every part of the model shows in its output."""
+    """Weights large enough that every part of the model shows in its output; gains of norms around 1, so
+    that none of it is drowned."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             parameter.normal_(0.0, std, generator=generator)
+            if parameter.ndim == 1 and name.endswith("weight"):
+                parameter.add_(1.0)
     return model.eval()
 
 

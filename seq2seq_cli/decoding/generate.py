@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.beam import beam_search
 from seq2seq_cli.decoding.greedy import choose_greedily
-from seq2seq_cli.decoding.options import Decoding, resolve_options
+from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
 from seq2seq_cli.decoding.single import Choose, follow
@@ -61,6 +61,7 @@ def _run(
     keys: Sequence[int] | None,
     with_scores: bool,
 ) -> list[list[Hypothesis]]:
+    check_ids(decoding, (model.decoder if isinstance(model, EncoderDecoder) else model).config.vocab_size)
     encoded = None
     if isinstance(model, EncoderDecoder):
         if decoding.start is None:
@@ -133,5 +134,5 @@ def _limits(decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: De
     if decoding.max_new_tokens is not None:
         room = room.clamp(max=decoding.max_new_tokens)
     elif decoding.max_length is not None:
-        room = room.clamp(max=max(1, decoding.max_length - prompt.shape[1]))
+        room = room.minimum((decoding.max_length - lengths).clamp(min=1))
     return room

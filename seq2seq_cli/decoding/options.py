@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
@@ -17,7 +17,13 @@ from seq2seq_cli.recipe.validation import validate
 if TYPE_CHECKING:
     from seq2seq_cli.model import SpecialIds
 
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (int, str)) else value
+
+
 Id = Annotated[int, Field(ge=0)]
+Ids = Annotated[list[Id], BeforeValidator(_listed)]
 #: what transformers 4 writes as max_length when nobody chose one; never a wish
 _LIBRARY_MAX_LENGTH = 20
 
@@ -35,7 +41,7 @@ class DecodingOptions(GenerationSection):
     forced_eos_token_id: Id | None = None
     decoder_start_token_id: Id | None = None
     bos_token_id: Id | None = None
-    eos_token_id: Id | list[Id] | None = None
+    eos_token_id: Ids | None = None
     pad_token_id: Id | None = None
 
 
@@ -73,7 +79,7 @@ def _problems(options: GenerationSection) -> Iterator[Problem]:
             "set num_beams to 1, or leave the sampling options out",
             (("num_beams",), ("do_sample",)),
         )
-    if not options.do_sample and (options.num_return_sequences or 1) > (options.num_beams or 1):
+    if not options.do_sample and options.num_beams is None and (options.num_return_sequences or 1) > 1:
         yield Problem(
             f"num_return_sequences {options.num_return_sequences} needs as many beams, or sampling",
             "raise num_beams, or turn on do_sample",
@@ -108,15 +114,12 @@ def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids
 
 
 def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
-    eos = options.eos_token_id
-    stated = tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,))
-
     def either(value: Any, default: Any) -> Any:
         return default if value is None else value
 
     return Decoding(
         start=either(options.decoder_start_token_id, ids.start),
-        eos=stated or ids.eos,
+        eos=tuple(options.eos_token_id or ()) or ids.eos,
         max_new_tokens=options.max_new_tokens,
         max_length=options.max_length,
         min_new_tokens=either(options.min_new_tokens, 0),
@@ -136,3 +139,21 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         forced_eos=options.forced_eos_token_id,
         seed=either(options.seed, 0),
     )
+
+
+def check_ids(decoding: Decoding, vocab_size: int) -> None:
+    """UsageError for ids that the model does not have."""
+    used = {
+        "decoder_start_token_id": [decoding.start],
+        "eos_token_id": decoding.eos,
+        "forced_bos_token_id": [decoding.forced_bos],
+        "forced_eos_token_id": [decoding.forced_eos],
+        "bad_words_ids": [token for word in decoding.bad_words_ids for token in word],
+    }
+    wrong = [(name, i) for name, ids in used.items() for i in ids if i is not None and i >= vocab_size]
+    if wrong:
+        raise UsageError(
+            findings=[
+                Finding(f"{name}: {i} is not one of the model's {vocab_size} tokens") for name, i in wrong
+            ]
+        )

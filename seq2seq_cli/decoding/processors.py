@@ -58,11 +58,13 @@ def bad_words(scores: Tensor, context: Context, *, words: Sequence[Sequence[int]
     """Forbid the last token of each word (a sequence of ids) where the ones before it stand already."""
     tokens = context.tokens
     for *start, last in words:
-        if len(start) > tokens.shape[1] - 1 and start:
+        if len(start) > tokens.shape[1]:
             continue
         begun = torch.ones(tokens.shape[0], dtype=torch.bool, device=tokens.device)
         for back, token in enumerate(reversed(start), start=1):
             begun &= tokens[:, -back] == token
+            if context.visible is not None:
+                begun &= context.visible[:, -back]
         scores[begun, last] = _FORBIDDEN
 
 
@@ -72,17 +74,25 @@ def min_new_tokens(scores: Tensor, context: Context, *, least: int, eos: Sequenc
         scores[:, list(eos)] = _FORBIDDEN
 
 
+def _lengths(context: Context) -> Tensor:
+    """Tokens of each row [R], the prompt included, its padding not."""
+    if context.visible is not None:
+        return context.visible.sum(1)
+    return torch.full_like(context.limits, context.tokens.shape[1])
+
+
 def min_length(scores: Tensor, context: Context, *, least: int, eos: Sequence[int]) -> None:
     """Forbid eos before ``least`` tokens, the prompt included."""
-    if context.tokens.shape[1] < least:
-        scores[:, list(eos)] = _FORBIDDEN
+    short = _lengths(context) < least
+    for token in eos:
+        scores[short, token] = _FORBIDDEN
 
 
 def forced_bos(scores: Tensor, context: Context, *, token: int) -> None:
     """The first new token behind a start id is ``token``."""
-    if context.tokens.shape[1] == 1:
-        scores.fill_(_FORBIDDEN)
-        scores[:, token] = 0.0
+    first = _lengths(context) == 1
+    scores[first] = _FORBIDDEN
+    scores[first, token] = 0.0
 
 
 def forced_eos(scores: Tensor, context: Context, *, token: int) -> None:

@@ -1,0 +1,169 @@
+"""Options: what is refused, with which words; what the checkpoint wishes for, and what wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.decoding import generate_ids, resolve_options
+from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.model import SpecialIds
+from tests import tiny
+
+IDS = SpecialIds(start=1, eos=(2,), pad=0, bos=1)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beam": 2}, "unknown key 'num_beam'.*did you mean 'num_beams'"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha"),
+        ({"temperature": NAN}, "temperature must be a finite number"),
+        ({"temperature": INF}, "temperature"),
+        ({"temperature": 0}, "temperature must be above 0"),
+        ({"temperature": -1.0}, "temperature must be above 0"),
+        ({"length_penalty": NAN}, "length_penalty"),
+        ({"length_penalty": "1"}, "length_penalty must be a number.*without quotes"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"num_beams": 2.0}, "num_beams must be a whole number.*write 2"),
+        ({"num_beams": True}, "num_beams must be a whole number"),
+        ({"top_p": 2.0}, "top_p must be at most 1"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": NAN}, "top_p"),
+        ({"top_k": -1}, "top_k must be at least 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"min_new_tokens": -1}, "min_new_tokens must be at least 0"),
+        ({"early_stopping": "often"}, "early_stopping must be true, false or never"),
+        ({"early_stopping": 1}, "early_stopping"),
+        ({"eos_token_id": -1}, "eos_token_id must be at least 0"),
+        ({"eos_token_id": "2"}, "eos_token_id"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids"),
+        ({"bad_words_ids": [3]}, "bad_words_ids"),
+        ({"bad_words_ids": [[3], [-1]]}, "bad_words_ids"),
+        ({"do_sample": "yes"}, "do_sample must be true or false.*write true"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"num_return_sequences": 0}, "num_return_sequences must be at least 1"),
+        ({"num_return_sequences": 2}, "num_return_sequences 2 needs"),
+        ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences 3 .*num_beams"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams 2 does not go with sampling"),
+        ({"top_k": 5, "num_beams": 2}, "num_beams 2 does not go with sampling"),
+        ({"do_sample": False, "top_p": 0.9}, "top_p has no effect when do_sample is false"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens 5 is more than max_new_tokens 4"),
+    ],
+    ids=str,
+)
+def test_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        resolve_options(options, {}, IDS)
+    assert len(caught.value.findings) == 1, "one fault, one line"
+
+
+def test_all_faults_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_options({"num_beams": 0, "top_p": 2.0, "tempratur": 1.0, "eos_token_id": -4}, {}, IDS)
+    assert len(caught.value.findings) == 4
+
+
+def test_plain_defaults() -> None:
+    """No hidden top-k, no hidden limit."""
+    decoding = resolve_options({}, {}, IDS)
+    assert (decoding.top_k, decoding.top_p, decoding.temperature) == (0, 1.0, 1.0)
+    assert (decoding.max_new_tokens, decoding.max_length) == (None, None)
+    assert (decoding.num_beams, decoding.do_sample, decoding.num_return_sequences) == (1, False, 1)
+    assert (decoding.start, decoding.eos) == (1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("given", "checkpoint", "expected"),
+    [
+        ({}, {"num_beams": 4, "length_penalty": 2.0}, {"num_beams": 4, "length_penalty": 2.0}),
+        ({"num_beams": 2}, {"num_beams": 4, "length_penalty": 2.0}, {"num_beams": 2, "length_penalty": 2.0}),
+        ({"num_beams": None}, {"num_beams": 4}, {"num_beams": 4}),
+        ({}, {"max_length": 20}, {"max_length": None}),
+        ({}, {"max_length": 21}, {"max_length": 21}),
+        ({"max_length": 20}, {}, {"max_length": 20}),
+        ({}, {"transformers_version": "4.1", "_from_model_config": True, "use_cache": True}, {}),
+        ({}, {"do_sample": False, "temperature": 0.5, "top_k": 50}, {"do_sample": False, "top_k": 0}),
+        ({}, {"do_sample": True, "top_k": 50}, {"do_sample": True, "top_k": 50}),
+        ({"top_p": 0.9}, {}, {"do_sample": True, "top_p": 0.9, "top_k": 0}),
+        ({"temperature": 0.5}, {"num_beams": 4}, {"do_sample": True, "num_beams": 1}),
+        ({"num_beams": 3}, {"do_sample": True, "top_k": 50}, {"num_beams": 3, "do_sample": False}),
+        ({"do_sample": False}, {"do_sample": True, "top_k": 50}, {"do_sample": False, "top_k": 0}),
+        ({"num_beams": 2}, {"num_beams": 4, "num_return_sequences": 4}, {"num_return_sequences": 1}),
+        ({"eos_token_id": [5, 6]}, {}, {"eos": (5, 6)}),
+        ({"eos_token_id": 0}, {}, {"eos": (0,)}),
+        ({"decoder_start_token_id": 0}, {}, {"start": 0}),
+        ({"forced_bos_token_id": 0}, {"forced_eos_token_id": 0}, {"forced_bos": 0, "forced_eos": 0}),
+        ({"do_sample": True, "num_return_sequences": 5}, {}, {"num_return_sequences": 5}),
+    ],
+    ids=str,
+)
+def test_who_wins(given: dict[str, Any], checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
+    decoding = resolve_options(given, checkpoint, IDS)
+    assert {name: getattr(decoding, name) for name in expected} == expected
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("pair")
+    tiny.pair("bert", "bert").save_pretrained(folder)
+    return load_bundle(str(folder)).model
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("forced_bos_token_id", 60),
+        ("forced_eos_token_id", 10**6),
+        ("decoder_start_token_id", 60),
+        ("eos_token_id", [2, 60]),
+        ("bad_words_ids", [[5, 60]]),
+    ],
+)
+def test_ids_beyond_the_vocabulary(pair: Any, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"{name}.*60 tokens"):
+        generate_ids(pair, torch.tensor([[5, 6]]), None, max_new_tokens=2, min_new_tokens=1, **{name: value})
+
+
+def test_a_pair_without_a_start_id(pair: Any) -> None:
+    from dataclasses import replace
+
+    ids = pair.special_ids
+    try:
+        pair.special_ids = replace(ids, start=None)
+        with pytest.raises(CheckpointError, match="decoder_start_token_id"):
+            generate_ids(pair, torch.tensor([[5, 6]]), None, max_new_tokens=2)
+        assert generate_ids(pair, torch.tensor([[5, 6]]), None, max_new_tokens=2, decoder_start_token_id=1)
+    finally:
+        pair.special_ids = ids
+
+
+def test_defaults_of_the_folder_decode(tmp_path: Path) -> None:
+    """generation_config.json and old keys of config.json reach the search; a stray max_length 20 does not."""
+    import json
+
+    theirs = tiny.pair("bert", "bert", seed=5)
+    theirs.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"decoder_start_token_id": 1, "max_length": 20})
+    )
+    model = load_bundle(str(tmp_path)).model
+    free = generate_ids(model, ids, None, min_new_tokens=30)
+    assert len(free[0][0].ids) > 20
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "num_beams": 3, "max_length": 9, "no_repeat_ngram_size": 1}))
+    (tmp_path / "generation_config.json").unlink()
+    old = load_bundle(str(tmp_path)).model
+    expected = generate_ids(model, ids, None, num_beams=3, max_length=9, no_repeat_ngram_size=1)
+    assert generate_ids(old, ids, None) == expected
+    assert len(expected[0][0].ids) <= 8
+    assert generate_ids(old, ids, None, num_beams=1, no_repeat_ngram_size=0) != expected

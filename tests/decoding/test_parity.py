@@ -1,0 +1,195 @@
+"""Greedy and beam search write what transformers.generate writes, with its scores."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.decoding import generate_ids
+from tests import tiny
+
+SOURCES = [[5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [20, 21]]
+PAIRS = [("bert", "gpt2"), ("bert", "bert"), ("roberta", "roberta")]
+BAD = [[7], [8, 9], [30, 31, 32]]
+
+GREEDY: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+    {"repetition_penalty": 0.7},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 3, "bad_words_ids": BAD},
+    {"min_length": 6},
+    {"min_new_tokens": 6},
+    {"forced_bos_token_id": 9, "forced_eos_token_id": 2},
+    {"max_length": 7, "max_new_tokens": None},
+    {"eos_token_id": list(range(2, 12)), "min_new_tokens": 2},
+]
+BEAMS: list[dict[str, Any]] = [
+    {"num_beams": 2},
+    {"num_beams": 4, "early_stopping": True, "num_return_sequences": 2},
+    {"num_beams": 4, "early_stopping": False, "length_penalty": 2.0, "num_return_sequences": 4},
+    {"num_beams": 4, "early_stopping": "never", "length_penalty": 2.0, "num_return_sequences": 3},
+    {"num_beams": 3, "early_stopping": "never", "length_penalty": -1.0, "num_return_sequences": 3},
+    {"num_beams": 3, "early_stopping": True, "length_penalty": 0.0, "min_length": 5},
+    {"num_beams": 3, "length_penalty": -1.0, "no_repeat_ngram_size": 2, "num_return_sequences": 2},
+    {"num_beams": 2, "early_stopping": "never", "repetition_penalty": 1.3, "forced_eos_token_id": 2},
+    {"num_beams": 4, "bad_words_ids": BAD, "min_new_tokens": 3, "num_return_sequences": 4},
+    {"num_beams": 5, "forced_bos_token_id": 9, "no_repeat_ngram_size": 1, "num_return_sequences": 5},
+    {"num_beams": 3, "eos_token_id": list(range(2, 12)), "early_stopping": True, "num_return_sequences": 3},
+    {"num_beams": 3, "eos_token_id": list(range(2, 12)), "length_penalty": 0.5, "num_return_sequences": 3},
+    {"num_beams": 6, "eos_token_id": [2, 40, 50], "early_stopping": "never", "num_return_sequences": 6},
+    {"num_beams": 2, "max_length": 7, "max_new_tokens": None},
+    {"num_beams": 3, "max_new_tokens": 1, "num_return_sequences": 3},
+]
+
+
+@cache
+def models(names: tuple[str, ...]) -> tuple[Any, Any]:
+    """transformers' model and ours with the same weights."""
+    with TemporaryDirectory() as folder:
+        if len(names) == 2:
+            wide = {"hidden_size": 48} if names[0] != names[1] else {}
+            theirs = tiny.pair(*names, seed=2, encoder_changes=wide)
+            # not 1: transformers' RoBERTa finds its positions by looking for its pad id, which is 1
+            theirs.generation_config.decoder_start_token_id = 3
+        else:
+            theirs = tiny.language_model(names[0], seed=2)
+            theirs.generation_config.pad_token_id = 0
+        theirs.save_pretrained(folder)
+        return theirs, load_bundle(str(Path(folder))).model
+
+
+def check(names: tuple[str, ...], options: dict[str, Any]) -> None:
+    theirs, ours = models(names)
+    pad = 1 if names[0] == "roberta" else 0
+    source, mask = tiny.padded(SOURCES, pad=pad, left=len(names) == 1)
+    options = {"max_new_tokens": 12, **options}
+    if names[-1] == "roberta":  # and so it must not write it either
+        options["bad_words_ids"] = [[1], *options.get("bad_words_ids", [])]
+    expected = theirs.generate(
+        input_ids=source,
+        attention_mask=mask,
+        return_dict_in_generate=True,
+        output_scores=True,
+        do_sample=False,
+        **options,
+    )
+    got = generate_ids(ours, source, mask, **options)
+    prompt = 1 if len(names) == 2 else source.shape[1]
+    eos = options.get("eos_token_id", 2)
+    ends = frozenset({0, *(eos if isinstance(eos, list) else [eos])})
+    tiny.same_hypotheses(got, expected, prompt=prompt, ends=ends)
+    if options.get("num_beams", 1) == 1:  # greedy scores: the mean log-probability of what was chosen
+        steps = theirs.compute_transition_scores(expected.sequences, expected.scores, normalize_logits=True)
+        for row, (hypothesis,) in enumerate(got):
+            length = len(hypothesis.ids)
+            assert hypothesis.score == pytest.approx(float(steps[row, :length].sum()) / length, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", GREEDY + BEAMS, ids=str)
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+def test_pairs(names: tuple[str, str], options: dict[str, Any]) -> None:
+    check(names, options)
+
+
+#: where transformers counts a row's padding as text, ours does not; those are compared row by row below
+ALONE = ("repetition_penalty", "no_repeat_ngram_size", "min_length", "max_length", "forced_bos_token_id")
+
+
+@pytest.mark.parametrize(
+    "options", [o for o in GREEDY + BEAMS if not any(key in o for key in ALONE)], ids=str
+)
+def test_one_stack_with_unequal_prompts(options: dict[str, Any]) -> None:
+    check(("gpt2",), options)
+
+
+@pytest.mark.parametrize("options", [o for o in GREEDY + BEAMS if any(key in o for key in ALONE)], ids=str)
+@pytest.mark.parametrize("left", [False, True])
+def test_padded_prompts_are_as_if_alone(options: dict[str, Any], left: bool) -> None:
+    theirs, ours = models(("gpt2",))
+    ids, mask = tiny.padded(SOURCES, pad=7, left=left)
+    options = {"max_new_tokens": 12, **options}
+    if "max_length" in options:
+        options["max_length"] = 11
+    got = generate_ids(ours, ids, mask, **options)
+    for row, source in enumerate(SOURCES):
+        prompt = torch.tensor([source])
+        expected = theirs.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            return_dict_in_generate=True,
+            output_scores=True,
+            do_sample=False,
+            **options,
+        )
+        eos = options.get("eos_token_id", 2)
+        ends = frozenset({0, *(eos if isinstance(eos, list) else [eos])})
+        tiny.same_hypotheses([got[row]], expected, prompt=len(source), ends=ends)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=str)
+@pytest.mark.parametrize("names", [("bert", "gpt2"), ("gpt2",)], ids="-".join)
+def test_rows_do_not_know_their_neighbours(names: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Many rows of unequal length that end at different times: each as if it were alone."""
+    _, ours = models(names)
+    generator = torch.Generator().manual_seed(1)
+    rows = [
+        torch.randint(3, 60, (int(n),), generator=generator).tolist()
+        for n in torch.randint(1, 14, (20,), generator=generator)
+    ]
+    options = {"max_new_tokens": 20, "eos_token_id": list(range(2, 14)), "no_repeat_ngram_size": 3, **options}
+    ids, mask = tiny.padded(rows)
+    together = generate_ids(ours, ids, mask, **options)
+    assert len({len(row[0].ids) for row in together}) > 3
+    for row, got in zip(rows, together, strict=True):
+        (alone,) = generate_ids(ours, torch.tensor([row]), None, **options)
+        assert [h.ids for h in got] == [h.ids for h in alone]
+        assert [h.score for h in got] == pytest.approx([h.score for h in alone], abs=1e-4)
+
+
+def test_the_ids_are_new_tokens_only() -> None:
+    _, ours = models(("gpt2",))
+    ids, mask = tiny.padded(SOURCES, left=True)
+    for row in generate_ids(ours, ids, mask, max_new_tokens=5, eos_token_id=2, forced_eos_token_id=2):
+        assert len(row[0].ids) <= 5
+        assert row[0].ids[-1] == 2
+        assert 2 not in row[0].ids[:-1]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_model_is_never_overrun(beams: int) -> None:
+    """40 positions: a row may have 41 - its length new tokens, whatever was asked for, each as if alone."""
+    _, ours = models(("gpt2",))
+    rows = [[5] * 30, [6] * 38, [7] * 39]
+    ids, mask = tiny.padded(rows)
+    for options in ({}, {"max_new_tokens": 1000}, {"max_length": 5000}):
+        got = generate_ids(ours, ids, mask, num_beams=beams, min_new_tokens=1000, **options)
+        assert [len(row[0].ids) for row in got] == [11, 3, 2]
+    from seq2seq_cli.errors import UsageError
+
+    with pytest.raises(UsageError, match="40 positions"):
+        generate_ids(ours, torch.full((1, 40), 5), None)
+
+
+def test_a_pair_stops_at_the_decoders_last_position() -> None:
+    _, ours = models(("bert", "bert"))
+    got = generate_ids(ours, torch.tensor([[5, 6]]), None, min_length=90)
+    assert len(got[0][0].ids) == 40
+
+
+def test_training_mode_is_kept_and_not_used() -> None:
+    _, ours = models(("bert", "bert"))
+    source = torch.tensor([[5, 6, 7]])
+    expected = generate_ids(ours, source, None, max_new_tokens=8)
+    ours.train()
+    try:
+        assert generate_ids(ours, source, None, max_new_tokens=8) == expected
+        assert ours.training
+    finally:
+        ours.eval()
