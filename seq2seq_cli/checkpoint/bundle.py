@@ -80,13 +80,13 @@ def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
     weights: Mapping[str, Tensor] = open_weights(folder) if with_weights else {}
     where = str(folder / "config.json")
     if not is_pair(config):
-        return Half(config=config, weights=dict(weights), where=where)
+        return Half(config=config, weights=weights, where=where)
     nested = config.get(side)
     if not isinstance(nested, dict):
         raise CheckpointError(f"config.json has no {side!r} section", where=where)
     # 4.x files of shared models hold the decoder's copy only
     prefix = "decoder." if _share(config, where) == "all" else f"{side}."
-    return Half(config=nested, weights=_under(prefix, weights), where=f"{where} ({side})")
+    return Half(config=nested, weights=_Under(prefix, weights), where=f"{where} ({side})")
 
 
 def _share(config: Mapping[str, Any], where: str) -> Share:
@@ -99,9 +99,21 @@ def _share(config: Mapping[str, Any], where: str) -> Share:
     return cast(Share, share)
 
 
-def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {n.removeprefix(prefix): weights[n] for n in weights if n.startswith(prefix)}
+class _Under(Mapping[str, Tensor]):
+    """The tensors whose names begin with ``prefix``, without it; each is read when it is asked for."""
+
+    def __init__(self, prefix: str, weights: Mapping[str, Tensor]) -> None:
+        self._prefix, self._weights = prefix, weights
+        self._names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
@@ -156,7 +168,7 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         stacks["encoder"],
         stacks["decoder"],
         share=_share(config, where),
-        projection=_under(_PROJECTION, weights),
+        projection=_Under(_PROJECTION, weights),
         unknown=[name for name in weights if not name.startswith(("encoder.", "decoder.", _PROJECTION))],
         where=where,
     )

@@ -116,9 +116,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 class Weights(Mapping[str, "Tensor"]):
     """Tensor name -> tensor, each read when it is asked for.
 
-    ``weights[name]`` of a safetensors file (and of a .bin where torch can map it) is a view of the file's
-    private mapping: changing it in place leaves the file alone, but a second ``weights[name]`` sees the
-    change, so copy first. The dtype is the file's. Every call of open_weights makes a mapping of its own.
+    Every ``weights[name]`` of a safetensors file reads a tensor of its own, so that what is not kept costs
+    no memory (a mapped page would stay). The dtype is the file's.
     """
 
     def __init__(
@@ -223,20 +222,41 @@ def _place_tensors(files: Mapping[Path, Mapping[str, Any]], listed: Mapping[str,
     return places
 
 
+#: the format's names of number types -> torch's
+_DTYPES = {
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+
+
 def _open_safetensors(paths: tuple[Path, ...], listed: Mapping[str, str]) -> Weights:
     headers = {path: read_header(path) for path in paths}
     places = _place_tensors(headers, listed)
-    handles: dict[Path, Any] = {}
 
     def read(name: str) -> Tensor:
-        from safetensors import safe_open
+        import torch
 
         path = places[name]
+        entry = headers[path][name]
+        tensor = torch.empty(entry.shape, dtype=getattr(torch, _DTYPES[entry.dtype]))
         try:
-            if path not in handles:
-                handles[path] = safe_open(path, framework="pt")
-            tensor: Tensor = handles[path].get_tensor(name)
-        except Exception as error:
+            with path.open("rb", buffering=0) as file:
+                file.seek(entry.begin)
+                octets: Any = tensor.flatten().view(torch.uint8).numpy()
+                wanted = memoryview(octets) if tensor.numel() else memoryview(b"")
+                while wanted:
+                    count = file.readinto(wanted)
+                    if not count:
+                        raise OSError("the file ends too early")
+                    wanted = wanted[count:]
+        except OSError as error:
             raise CheckpointError(f"tensor {name!r} cannot be read: {error}", where=str(path)) from error
         return tensor
 

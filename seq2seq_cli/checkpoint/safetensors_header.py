@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -28,7 +28,7 @@ _ITEM_BYTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorEntry:
-    """One tensor as its file announces it; ``begin`` and ``end`` are byte offsets into the data."""
+    """One tensor as its file announces it; ``begin`` and ``end`` are byte offsets into the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -67,7 +67,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise _damaged(path, "__metadata__ in the header is not a mapping of text to text")
     entries = {name: _entry(path, name, value) for name, value in header.items()}
     _check_layout(path, entries, size - 8 - length)
-    return entries
+    data = 8 + length
+    return {name: replace(e, begin=data + e.begin, end=data + e.end) for name, e in entries.items()}
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

@@ -32,7 +32,8 @@ class Family:
     stand outside ``body_prefix`` in a language model's file. ``ignored`` are regular expressions of
     published names that carry nothing we use (poolers, buffers). ``tied`` are published names that repeat
     the embedding when the head is tied. ``unpack``/``pack`` do what renaming cannot (fused or transposed
-    matrices), on published names without prefix, and undo each other.
+    matrices), on published names without prefix, and undo each other;
+    ``unpack`` may empty its argument.
     """
 
     name: str

@@ -83,7 +83,8 @@ _NAME = re.compile(r"(h\.\d+)\.(.+?)(?:\.(q|k|v))?\.(weight|bias)")
 
 def _unpack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     unpacked: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
+    for name in list(weights):
+        tensor = weights.pop(name)  # so that the fused and the separate matrices never all stand in memory
         match = _NAME.fullmatch(name)
         if match is None or match[2] not in (*_FUSED, *_TRANSPOSED):
             unpacked[name] = tensor
