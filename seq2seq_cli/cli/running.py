@@ -104,7 +104,7 @@ def make_generator(
     echo: bool = False,
     with_scores: bool = False,
 ) -> TextGenerator:
-    """A text generator with the options of checkpoint, default preset, recipe and ``given``; the last wins."""
+    """A text generator with the options of checkpoint, default preset, recipe, ``given``; the last wins."""
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.recipe import load_preset, merge_generation
