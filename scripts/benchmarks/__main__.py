@@ -101,19 +101,8 @@ def _machine(threads: int, limits: dict[str, float]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[Row], machine: dict[str, Any], peer: str) -> str:
-    heads = [
-        "",
-        "unit",
-        "s2s",
-        peer,
-        "speed-up",
-        "wanted",
-        "limit",
-        "memory MB",
-        "ratio",
-        "wanted",
-        "same output",
-    ]
+    heads = ["", "unit", "s2s", peer, "speed-up", "by CPU time", "wanted", "limit"]
+    heads += ["memory MB", "ratio", "wanted", "same output"]
     lines = [heads, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     shown = [

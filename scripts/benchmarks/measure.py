@@ -28,6 +28,9 @@ class Row:
     peer: float
     peer_name: str
     speedup: float  #: median over the pairs of peer's seconds / s2s's seconds
+    cpu_speedup: float | None = (
+        None  #: the same of processor time: steadier on a busy machine with one thread
+    )
     wanted: float | None = None
     limit: float | None = None
     s2s_mb: float | None = None
@@ -49,7 +52,12 @@ class Row:
         share = self.as_json()["memory"]
         return [
             *(self.name, self.unit, number(self.s2s, ".3g"), number(self.peer, ".3g")),
-            *(number(self.speedup, ".2f") + " ×", number(self.wanted, ".2f"), number(self.limit, ".3g")),
+            *(
+                number(self.speedup, ".2f") + " ×",
+                number(self.cpu_speedup, ".2f"),
+                number(self.wanted, ".2f"),
+                number(self.limit, ".3g"),
+            ),
             *(memory, number(share, ".2f"), number(_WANTED_MEMORY if share else None, ".2f"), self.same),
         ]
 
@@ -74,27 +82,41 @@ def speedup(left: list[float], right: list[float]) -> float:
     return median(b / a for a, b in zip(left, right, strict=True))
 
 
-def _beside(
-    job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int
-) -> tuple[list[float], list[float], list[Any], list[float]]:
-    """Both programs side by side: seconds of each, what their first (unmeasured) runs made, peak memory."""
+@dataclass(frozen=True, kw_only=True)
+class _Both:
+    """Two programs side by side: their seconds, what their first (unmeasured) runs made, peak memory."""
+
+    left: list[float]
+    right: list[float]
+    cpu_speedup: float
+    made: tuple[Any, Any]
+    peaks: tuple[float, float]
+
+
+def _beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int) -> _Both:
     with (
         Worker("s2s", job, mode, folder=folder, size=size, threads=threads) as ours,
         Worker(peer, job, mode, folder=folder, size=size, threads=threads) as theirs,
     ):
-        made = [ours.measure()["made"], theirs.measure()["made"]]
+        made = (ours.measure()["made"], theirs.measure()["made"])
         if job == "train":  # the first run was a forward pass: let the optimizers make their state, too
             ours.measure()
             theirs.measure()
-        peaks = [0.0, 0.0]
+        answers: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
 
         def seconds(which: int, worker: Worker) -> float:
-            answer = worker.measure()
-            peaks[which] = answer["peak_mb"]
-            return float(answer["seconds"])
+            answers[which].append(worker.measure())
+            return float(answers[which][-1]["seconds"])
 
-        left, right = in_turn(lambda: seconds(0, ours), lambda: seconds(1, theirs), pairs)
-    return left, right, made, peaks
+        left, right = in_turn(partial(seconds, 0, ours), partial(seconds, 1, theirs), pairs)
+    cpu = [[answer["cpu_seconds"] for answer in side] for side in answers]
+    return _Both(
+        left=left,
+        right=right,
+        cpu_speedup=speedup(*cpu),
+        made=made,
+        peaks=(answers[0][-1]["peak_mb"], answers[1][-1]["peak_mb"]),
+    )
 
 
 def decode_rows(
@@ -110,21 +132,19 @@ def decode_rows(
     """W1: greedy, sampling and beams over many sources in tokens/s; one source in ms per token."""
     for mode in modes:
         single = mode == "single"
-        left, right, made, peaks = _beside(
-            "decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads
-        )
+        both = _beside("decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads)
         wanted = size.single_new_tokens if single else size.new_tokens
-        for tokens in made:
+        for tokens in both.made:
             if any(len(row) != wanted for row in tokens):
                 raise RuntimeError(f"{mode}: not every source got {wanted} new tokens")
         count = 1 if single else size.sources
-        equal = sum(a == b for a, b in zip(*made, strict=True))
+        equal = sum(a == b for a, b in zip(*both.made, strict=True))
         flops = 2 * size.token_weights * (4 if mode == "beam4" else 1)
         if single:
-            figures = [1000 * median(times) / wanted for times in (left, right)]
+            figures = [1000 * median(times) / wanted for times in (both.left, both.right)]
             limit = 4 * size.token_weights / limits["matvec_gbytes"] / 1e6
         else:
-            figures = [count * wanted / median(times) for times in (left, right)]
+            figures = [count * wanted / median(times) for times in (both.left, both.right)]
             limit = limits["matmul_gflops"] * 1e9 / flops
         yield Row(
             name=f"W1 {mode}",
@@ -132,11 +152,12 @@ def decode_rows(
             s2s=figures[0],
             peer=figures[1],
             peer_name=peer,
-            speedup=speedup(left, right),
+            speedup=speedup(both.left, both.right),
+            cpu_speedup=both.cpu_speedup,
             wanted=_WANTED[mode],
             limit=limit,
-            s2s_mb=peaks[0],
-            peer_mb=peaks[1],
+            s2s_mb=both.peaks[0],
+            peer_mb=both.peaks[1],
             same="" if mode == "sampling" else f"{equal} of {count}",
         )
 
@@ -145,20 +166,22 @@ def train_rows(
     folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
 ) -> Iterator[Row]:
     """W2: one optimizer step (forward, backward, fused AdamW) on full batches."""
-    left, right, losses, peaks = _beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
+    both = _beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
+    losses = both.made
     tokens = size.batch * size.length
     weights = size.encoder_weights + size.num_layers * size.decoder_layer_weights + size.head_weights
     yield Row(
         name="W2 step",
         unit="s",
-        s2s=median(left) / size.steps,
-        peer=median(right) / size.steps,
+        s2s=median(both.left) / size.steps,
+        peer=median(both.right) / size.steps,
         peer_name=peer,
-        speedup=speedup(left, right),
+        speedup=speedup(both.left, both.right),
+        cpu_speedup=both.cpu_speedup,
         wanted=_WANTED["step"],
         limit=6 * weights * tokens / limits["matmul_gflops"] / 1e9,
-        s2s_mb=peaks[0],
-        peer_mb=peaks[1],
+        s2s_mb=both.peaks[0],
+        peer_mb=both.peaks[1],
         same=f"losses differ by {abs(losses[0] - losses[1]) / abs(losses[1]):.0e}",
     )
 

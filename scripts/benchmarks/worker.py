@@ -1,8 +1,8 @@
 """One program in a process of its own, which answers until its input ends.
 
-Each line that comes in asks for one measurement; the answer is a line of JSON with the seconds it took, what
-it made, and the most memory that the process has ever held (MB). The parent keeps two of them side by side
-and asks them in turn.
+Each line that comes in asks for one measurement; the answer is a line of JSON with the seconds it took (of
+the clock and of the processor), what it made, and the most memory that the process has ever held (MB). The
+parent keeps two of them side by side and asks them in turn.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Worker:
         self._errors.close()
 
     def measure(self) -> dict[str, Any]:
-        """One measurement: {"seconds": ..., "made": ..., "peak_mb": ...}."""
+        """One measurement: {"seconds": ..., "cpu_seconds": ..., "made": ..., "peak_mb": ...}."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -81,14 +81,15 @@ def main() -> None:
     make = JOBS[order["program"], order["job"]]
     job = make(Path(order["folder"]), order["mode"], Size(**order["size"]))
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         made = job()
-        seconds = time.perf_counter() - begun
-        print(
-            json.dumps({"seconds": seconds, "made": made, "peak_mb": peak_megabytes()}),
-            file=answers,
-            flush=True,
-        )
+        answer = {
+            "seconds": time.perf_counter() - begun,
+            "cpu_seconds": time.process_time() - cpu,
+            "made": made,
+            "peak_mb": peak_megabytes(),
+        }
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_megabytes() -> float:

@@ -42,7 +42,7 @@ def test_work_of_the_full_size() -> None:
 def test_row_without_memory() -> None:
     row = Row(name="W3", unit="s", s2s=1.0, peer=2.0, peer_name="import torch", speedup=2.0)
     assert row.as_json()["memory"] is None
-    assert len(row.cells()) == 11
+    assert len(row.cells()) == 12
 
 
 @pytest.mark.slow
