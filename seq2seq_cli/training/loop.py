@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seq2seq_cli import console
 from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import DivergedError, Finding, StoppedError
 from seq2seq_cli.training import optimizer as optim
@@ -25,6 +26,7 @@ from seq2seq_cli.training.state import (
     remove_old,
     write_checkpoint,
 )
+from seq2seq_cli.training.steps import mixed_seed
 from seq2seq_cli.training.validation import InterruptedEvaluationError, evaluate
 
 if TYPE_CHECKING:
@@ -229,7 +231,7 @@ class Trainer:
             if index and self.accelerator.num_processes == 1 and self.stop:
                 self._drop_step()
             # dropout depends on the place of a batch in the run and on nothing that came before
-            torch.manual_seed(_mix(self.training.seed, self.state.step, number))
+            torch.manual_seed(mixed_seed(self.training.seed, self.state.step, number))
             last = index == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 loss = self.module(*tensors_of(batch, self.accelerator.device))
@@ -282,8 +284,6 @@ class Trainer:
         remedy = "lower learning_rate or raise warmup_steps"
         raise DivergedError(findings=[Finding(what, str(self.run_folder or ""), remedy), *findings])
 
-    # -- reports and files -----------------------------------------------------------------------------
-
     def _log(self, epoch: float) -> None:
         state, result = self.state, self.result
         if result is None:
@@ -309,7 +309,7 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Evaluate and log; True when this is the best so far."""
         state = self.state
-        say: Callable[[str], None] = self.display.say if self.display is not None else print
+        say: Callable[[str], None] = self.display.say if self.display is not None else console.say
         values, samples = evaluate(self, say=say)
         metric = self.training.metric_for_best_model
         value, best = values[metric], state.best_value
@@ -347,11 +347,3 @@ class Trainer:
             remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
         self.accelerator.wait_for_everyone()
         self.saved_step = self.state.step
-
-
-def _mix(seed: int, step: int, number: int) -> int:
-    """A seed for one batch of one step: neighbours must not give related streams (Steele et al. 2014)."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) % 2**64
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
-    return (mixed ^ (mixed >> 31)) >> 1

@@ -55,3 +55,11 @@ class StepPlan:
     def fingerprint(self, epoch: int) -> str:
         """SHA-256 of the order of an epoch."""
         return hashlib.sha256(json.dumps(self.epoch(epoch)).encode()).hexdigest()
+
+
+def mixed_seed(seed: int, step: int, number: int) -> int:
+    """A seed for one batch of one step: neighbours must not give related streams (Steele et al. 2014)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) % 2**64
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (mixed ^ (mixed >> 31)) >> 1
