@@ -53,13 +53,14 @@ BEAMS: list[dict[str, Any]] = [
 def models(names: tuple[str, ...]) -> tuple[Any, Any]:
     """transformers' model and ours with the same weights."""
     with TemporaryDirectory() as folder:
+        untied = {"tie_word_embeddings": False}  # a tied head of random weights repeats itself forever
         if len(names) == 2:
             wide = {"hidden_size": 48} if names[0] != names[1] else {}
-            theirs = tiny.pair(*names, seed=2, encoder_changes=wide)
+            theirs = tiny.pair(*names, seed=2, encoder_changes=wide, decoder_changes=untied)
             # not 1: transformers' RoBERTa finds its positions by looking for its pad id, which is 1
             theirs.generation_config.decoder_start_token_id = 3
         else:
-            theirs = tiny.language_model(names[0], seed=2)
+            theirs = tiny.language_model(names[0], seed=2, **untied)
             theirs.generation_config.pad_token_id = 0
         theirs.save_pretrained(folder)
         return theirs, load_bundle(str(Path(folder))).model
@@ -143,7 +144,7 @@ def test_rows_do_not_know_their_neighbours(names: tuple[str, ...], options: dict
         torch.randint(3, 60, (int(n),), generator=generator).tolist()
         for n in torch.randint(1, 14, (20,), generator=generator)
     ]
-    options = {"max_new_tokens": 20, "eos_token_id": list(range(2, 14)), "no_repeat_ngram_size": 3, **options}
+    options = {"max_new_tokens": 20, "eos_token_id": list(range(2, 8)), "no_repeat_ngram_size": 3, **options}
     ids, mask = tiny.padded(rows)
     together = generate_ids(ours, ids, mask, **options)
     assert len({len(row[0].ids) for row in together}) > 3
@@ -151,6 +152,55 @@ def test_rows_do_not_know_their_neighbours(names: tuple[str, ...], options: dict
         (alone,) = generate_ids(ours, torch.tensor([row]), None, **options)
         assert [h.ids for h in got] == [h.ids for h in alone]
         assert [h.score for h in got] == pytest.approx([h.score for h in alone], abs=1e-4)
+
+
+def many_sources(names: tuple[str, ...], **options: Any) -> tuple[Any, Any]:
+    """Outputs for 60 random sources (theirs, ours), with many ways to end."""
+    theirs, ours = models(names)
+    ids = torch.randint(3, 60, (60, 4), generator=torch.Generator().manual_seed(4))
+    options = {"num_beams": 3, "max_new_tokens": 12, "eos_token_id": list(range(30, 50)), **options}
+    reference = theirs.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        return_dict_in_generate=True,
+        output_scores=True,
+        do_sample=False,
+        **options,
+    )
+    return reference, generate_ids(ours, ids, None, **options)
+
+
+@pytest.mark.parametrize("length_penalty", [3.0, -2.0])
+def test_the_three_stopping_rules_differ(length_penalty: float) -> None:
+    """Each as in transformers, on rows where it matters which one is used."""
+    texts = {}
+    for rule in (True, False, "never"):
+        theirs, ours = many_sources(("bert", "gpt2"), early_stopping=rule, length_penalty=length_penalty)
+        tiny.same_hypotheses(ours, theirs, ends=frozenset({0, *range(30, 50)}))
+        texts[rule] = str([row[0].ids for row in ours])
+    if length_penalty > 0:
+        assert len(set(texts.values())) == 3
+
+
+def test_stopping_early_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from seq2seq_cli.decoding.stepper import Stepper
+
+    steps, original = [0], Stepper.step
+
+    def counted(self: Stepper, tokens: torch.Tensor) -> torch.Tensor:
+        steps[0] += 1
+        return original(self, tokens)
+
+    monkeypatch.setattr(Stepper, "step", counted)
+    _, ours = models(("bert", "gpt2"))
+    counts = {}
+    for rule in (True, "never"):
+        steps[0] = 0
+        options = {"early_stopping": rule, "length_penalty": 3.0, "eos_token_id": list(range(20, 60))}
+        generate_ids(ours, torch.tensor([[5, 6, 7]]), None, num_beams=3, max_new_tokens=30, **options)
+        counts[rule] = steps[0]
+    assert counts[True] < 5
+    assert counts["never"] > counts[True]
 
 
 def test_the_ids_are_new_tokens_only() -> None:

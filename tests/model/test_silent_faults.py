@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seq2seq_cli.combiner import Side, combine
 from seq2seq_cli.model import Encoded, EncoderDecoder, KVCache
+from seq2seq_cli.model.attention import safe_mask, source_mask
 from tests import tiny
 
 IDS = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -115,6 +116,17 @@ def test_a_row_without_a_visible_token_is_finite(model: EncoderDecoder) -> None:
     others = [0, 2]
     alone = run(model, source[others], mask[others], TARGETS[others])
     assert tiny.relative_error(logits[others], alone) < 1e-5
+
+
+def test_a_query_that_may_see_nothing_sees_everything() -> None:
+    """Whatever kernel computes the attention: some give NaN for such a row, others zeros."""
+    mask = torch.tensor([[[True, False], [False, False]]])
+    assert safe_mask(mask).tolist() == [[[True, False], [True, True]]]
+    assert source_mask(torch.tensor([[0, 0], [1, 0]]).bool()).tolist() == [  # type: ignore[union-attr]
+        [[[True, True]]],
+        [[[True, False]]],
+    ]
+    assert source_mask(torch.ones(2, 2, dtype=torch.bool)) is None
 
 
 @pytest.mark.parametrize("steps", [(1, 1, 1, 1), (2, 2), (1, 3)], ids=str)
