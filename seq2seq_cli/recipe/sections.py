@@ -182,10 +182,11 @@ class TrainingSection(Section):
     max_steps: Count | None = Field(default=None, description="stop after so many steps; wins over epochs")
     max_minutes: Positive | None = Field(default=None, description="stop, and save, after so many minutes")
     tokens_per_batch: Count | None = Field(
-        default=None, description="padded source + target tokens a batch; default 4096 without a batch size"
+        default=None,
+        description="padded tokens a batch of rows of like length; default 4096 without a batch size",
     )
     per_device_train_batch_size: Count | None = Field(
-        default=None, description="rows a batch, instead of tokens"
+        default=None, description="rows a batch, of any lengths, instead of tokens"
     )
     per_device_eval_batch_size: Count | None = Field(default=None, description="rows a validation batch")
     gradient_accumulation_steps: Count = Field(default=1, description="batches a step")
