@@ -24,6 +24,12 @@ class Encoded:
     mask: Tensor
 
 
+def _table(rows: int, size: int) -> nn.Embedding:
+    """An embedding whose values come later. The plain constructor draws normal numbers, which on the meta
+    device imports torch's compiler (seconds, and 70 MB, at every start)."""
+    return nn.Embedding(rows, size, _weight=torch.empty(rows, size))
+
+
 class Stack(nn.Module):
     """Token ids in, hidden states (or logits, when there is a head) out."""
 
@@ -32,14 +38,14 @@ class Stack(nn.Module):
         self.config = config
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embedding = _table(config.vocab_size, config.hidden_size)
         self.position_embedding: nn.Embedding | None = None
         if config.positions == "learned":
             rows = config.max_positions + config.position_offset
-            self.position_embedding = nn.Embedding(rows, config.hidden_size)
+            self.position_embedding = _table(rows, config.hidden_size)
         self.token_type_embedding: nn.Embedding | None = None
         if config.token_types:
-            self.token_type_embedding = nn.Embedding(config.token_types, config.hidden_size)
+            self.token_type_embedding = _table(config.token_types, config.hidden_size)
         self.embedding_norm: nn.LayerNorm | None = None
         if config.embedding_norm:
             self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
