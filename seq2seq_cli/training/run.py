@@ -93,7 +93,9 @@ def start(
     state = RunState() if checkpoint is None else checkpoint.state
     state.finished = ""
     # whatever is saved from here on has been trained
-    prepared.bundle.config.setdefault("s2s", {})["trained"] = True
+    # what generate has to know later: that it may trust the weights, and what stood before every source
+    ours = prepared.bundle.config.setdefault("s2s", {})
+    ours |= {"trained": True, "source_prefix": prepared.recipe.data.source_prefix}
     trainer = Trainer(prepared, accelerator=accelerator, stop=stop, state=state, run=run)
     if checkpoint is not None:
         trainer.resume(checkpoint.folder)

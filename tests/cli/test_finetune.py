@@ -1,0 +1,43 @@
+"""The whole way on the command line: finetune, then generate and evaluate from the same recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Run
+from tests.training.helpers import RECIPE, write_data
+
+
+def test_a_recipe_is_trained_scored_and_asked(s2s: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    recipe = RECIPE.replace(
+        "validation: dev.jsonl}", 'validation: dev.jsonl, test: dev.jsonl, source_prefix: "say "}'
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe + "generation: {max_new_tokens: 8}\n")
+    before = s2s("generate", "--recipe", "recipe.yaml", "red cat")
+    assert before.returncode == 0, before.stderr
+    assert b"never fine-tuned" in before.stderr
+    dry = s2s("finetune", "recipe.yaml", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert b"cross_attention" in dry.stderr
+    assert not (tmp_path / "runs").exists()
+    trained = s2s("finetune", "recipe.yaml", "--set", "training.num_train_epochs=3")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == b""
+    config = json.loads((tmp_path / "runs/tiny/config.json").read_text())
+    assert config["s2s"]["trained"] is True
+    assert config["s2s"]["source_prefix"] == "say "
+    asked = s2s("generate", "--recipe", "recipe.yaml", "red cat")
+    assert asked.returncode == 0, asked.stderr
+    assert b"never fine-tuned" not in asked.stderr
+    assert s2s("generate", "--max-new-tokens", "8", "red cat").stdout == asked.stdout, (
+        "runs/latest, prefix kept"
+    )
+    scored = s2s("evaluate", "recipe.yaml", "--metrics", "loss,exact_match")
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["rows"] == 8
+    assert (tmp_path / "runs/tiny/generated_predictions.jsonl").read_bytes().count(b"\n") == 8
+    again = s2s("finetune", "recipe.yaml", "--set", "training.num_train_epochs=3")
+    assert again.returncode == 0
+    assert b"nothing to do" in again.stderr
