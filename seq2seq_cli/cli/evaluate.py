@@ -38,8 +38,8 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="Rows; default: the recipe's data.test.")
     ] = None,
-    source: Annotated[str, typer.Option("--source", help="Field of the source.")] = "source",
-    target: Annotated[str, typer.Option("--target", help="Field of the target.")] = "target",
+    source: Annotated[str | None, typer.Option("--source", help="Field of the source.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Field of the target.")] = None,
     references: Annotated[
         str | None, typer.Option("--references", help="Field with all accepted targets.")
     ] = None,
@@ -121,24 +121,17 @@ def _recipe(path: Path | None) -> Recipe | None:
 
 
 def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]) -> list[Row]:
-    """The rows to evaluate on: --data with its field options, else the recipe's test rows."""
+    """The rows to evaluate on: --data, else the recipe's test rows; fields that no flag names are those of
+    the recipe, else the usual ones."""
     from seq2seq_cli.data.sources import read_rows
+    from seq2seq_cli.recipe import DataSection
 
-    test = None if recipe is None or data is not None else recipe.data.test
-    if recipe is not None and test is not None:
-        section = recipe.data
-        return read_rows(
-            test,
-            source=section.source,
-            target=section.target,
-            references=section.references,
-            reference_separator=section.reference_separator,
-            split="test",
-            on_bad_row=section.on_bad_row,
-        )
-    if data is None:
+    section = DataSection() if recipe is None else recipe.data
+    rows = section.test if data is None else data
+    if rows is None:
         raise UsageError("no rows to evaluate on", remedy="add --data FILE, or data.test to the recipe")
-    return read_rows(data, split="test", **fields)  # type: ignore[arg-type]
+    named = {name: getattr(section, name) if flag is None else flag for name, flag in fields.items()}
+    return read_rows(rows, split="test", on_bad_row=section.on_bad_row, **named)
 
 
 def _generate_and_score(

@@ -125,6 +125,13 @@ def test_evaluate_scores_and_writes_predictions(s2s: Run, pair_folder: Path, tmp
     result = json.loads(done.stdout)
     assert result["rows"] == 2
     assert result["perplexity"] == pytest.approx(2.718281828 ** result["loss"], rel=1e-6)
+    (tmp_path / "t.tsv").write_text("tea\twho sells tea | who\n")
+    (tmp_path / "r.yaml").write_text(
+        f"model: {{encoder: {pair_folder}}}\ndata: {{source: '2', target: '1', reference_separator: ' | '}}\n"
+    )
+    fields = s2s("evaluate", "r.yaml", "--data", "t.tsv", "--max-new-tokens", "3", "-o", "q.jsonl")
+    assert fields.returncode == 0, fields.stderr
+    assert json.loads((tmp_path / "q.jsonl").read_text())["references"] == ["tea"]
     again = s2s("evaluate", "--predictions", "p.jsonl", "--metrics", "exact_match,token_error_rate")
     assert json.loads(again.stdout)["token_error_rate"] == result["token_error_rate"]
     assert s2s("evaluate", "-m", pair_folder, "--data", "d.jsonl", "--metrics", "rouge3").returncode == 2
