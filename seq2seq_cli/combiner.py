@@ -80,6 +80,7 @@ def combine(
             half.family,
             stack_config(half.family, half.config, role, where=half.where),  # type: ignore[arg-type]
             half.weights,
+            published=half.config,
             where=half.where,
             may_be_fresh=_may_be_fresh,
             generator=torch.Generator().manual_seed(3 * seed + number),
@@ -237,7 +238,7 @@ def _check_share(share: Share, opened: Sequence[_Opened], stacks: Sequence[Stack
     if len(set(tokenizers)) > 1:
         raise UsageError(f"--share {share}: the two tokenizers differ", remedy="use --share none")
     bodies = {
-        replace(config, causal=False, cross_attention=False, cross_attention_size=None, head="none")
+        replace(config, causal=False, cross_attention=False, cross_attention_size=None, head=None)
         for config in (encoder, decoder)
     }
     if share == "all" and (len(bodies) > 1 or opened[0].origin != opened[1].origin):

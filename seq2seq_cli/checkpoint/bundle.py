@@ -136,9 +136,8 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
     side = "encoder" if role in ("encoder", "masked_lm") else "decoder"
     half = open_half(folder, side)
     family = family_of(half.config, where=half.where)
-    stack, report = build_stack(
-        family, stack_config(family, half.config, role, where=half.where), half.weights, where=half.where
-    )
+    translated = stack_config(family, half.config, role, where=half.where)
+    stack, report = build_stack(family, translated, half.weights, published=half.config, where=half.where)
     generation = read_json(folder, "generation_config.json") or {}
     stack.special_ids = special_ids({**family.options, **half.config}, generation, stack.config.vocab_size)
     stack.generation = generation_defaults(config, generation)
@@ -162,7 +161,9 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         half = open_half(folder, side)
         family = family_of(half.config, where=half.where)
         translated = stack_config(family, half.config, role, where=half.where)  # type: ignore[arg-type]
-        stacks[side], reports[side] = build_stack(family, translated, half.weights, where=half.where)
+        stacks[side], reports[side] = build_stack(
+            family, translated, half.weights, published=half.config, where=half.where
+        )
     weights, where = open_weights(folder), str(folder / "config.json")
     model, projected = join(
         stacks["encoder"],

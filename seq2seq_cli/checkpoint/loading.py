@@ -75,13 +75,15 @@ def build_stack(
     config: StackConfig,
     weights: Mapping[str, Tensor] | None,
     *,
+    published: Mapping[str, Any],
     where: str,
     may_be_fresh: Callable[[str], bool] = lambda name: False,
     generator: torch.Generator | None = None,
 ) -> tuple[Stack, LoadReport]:
     """A stack with the file's weights under our parameter names.
 
-    weights: published names (without the part's prefix); None = everything fresh. A parameter that the
+    weights: published names (without the part's prefix); None = everything fresh. published: the
+    config.json that ``config`` was translated from. A parameter that the
     file lacks is fresh when ``may_be_fresh`` says so, else an error, as are unknown names, other shapes
     and values that are not finite.
     """
@@ -92,7 +94,7 @@ def build_stack(
         fresh = {name: parameter.numel() for name, parameter in stack.named_parameters()}
         return stack.eval(), LoadReport(fresh=fresh)
     with _placed(where):
-        translated = to_ours(family, weights, tied=config.tie_head)
+        translated = to_ours(family, weights, tied=config.ties_head, config=published)
     wanted = dict(stack.named_parameters())
     found = {name: tensor for name, tensor in translated.weights.items() if name in wanted}
     check_tensors(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)
@@ -170,7 +172,7 @@ def fill(
             if id(parameter) not in replaced:
                 tensor = tensors.get(names[id(parameter)])
                 value = torch.empty(parameter.shape) if tensor is None else tensor.detach().float()
-                replaced[id(parameter)] = nn.Parameter(value)
+                replaced[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
             setattr(owner, leaf, replaced[id(parameter)])
     fresh = [name for name, _ in module.named_parameters() if name not in tensors]
     if isinstance(module, Stack):

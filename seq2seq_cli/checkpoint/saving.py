@@ -80,7 +80,9 @@ def published_weights(bundle: Bundle) -> dict[str, Tensor]:
 
 def _published(stack: Stack, config: dict[str, Any], *, with_head: bool) -> dict[str, Tensor]:
     ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
-    return to_published(family_of(config), ours, tied=stack.config.tie_head, with_head=with_head)
+    return to_published(
+        family_of(config), ours, tied=stack.config.ties_head, with_head=with_head, config=config
+    )
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:

@@ -16,7 +16,7 @@ from seq2seq_cli.families.family import (
     linear,
     refuse_unless,
 )
-from seq2seq_cli.model import StackConfig
+from seq2seq_cli.model import EmbeddingConfig, HeadConfig, StackConfig
 
 OPTIONS = {
     "vocab_size": 30522,
@@ -43,6 +43,7 @@ OPTIONS = {
 def bert_like(config: Config, role: Role, *, position_offset: int = 0) -> StackConfig:
     """The stack of BERT and of the families that differ from it in names and position offset only."""
     refuse_unless(config, "position_embedding_type", ["absolute"])
+    activation = check_activation(config, "hidden_act")
     return StackConfig(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -51,22 +52,23 @@ def bert_like(config: Config, role: Role, *, position_offset: int = 0) -> StackC
         head_size=head_size(config, "hidden_size", "num_attention_heads"),
         feedforward_size=config["intermediate_size"],
         max_positions=config["max_position_embeddings"] - position_offset,
-        position_offset=position_offset,
-        token_types=config["type_vocab_size"],
-        activation=check_activation(config, "hidden_act"),
+        embedding=EmbeddingConfig(
+            position_offset=position_offset,
+            token_types=config["type_vocab_size"],
+            norm=True,
+            dropout=config["hidden_dropout_prob"],
+        ),
+        activation=activation,
         norm_order="post",
         norm_eps=config["layer_norm_eps"],
-        embedding_norm=True,
         causal=role in ("decoder", "cross_decoder"),
         cross_attention=role == "cross_decoder",
         cross_attention_size=config["cross_attention_hidden_size"],
-        head="none" if role == "encoder" else "transform",
-        head_activation=check_activation(config, "hidden_act"),
-        head_bias=True,
-        tie_head=config["tie_word_embeddings"],
+        head=None
+        if role == "encoder"
+        else HeadConfig(transform=True, activation=activation, bias=True, tied=config["tie_word_embeddings"]),
         dropout=config["hidden_dropout_prob"],
         attention_dropout=config["attention_probs_dropout_prob"],
-        embedding_dropout=config["hidden_dropout_prob"],
         init_std=config["initializer_range"],
     )
 

@@ -19,7 +19,10 @@ Config = Mapping[str, Any]
 Keys = tuple[tuple[str, str], ...]
 
 
-def _unchanged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+Weights = dict[str, Tensor]
+
+
+def _unchanged(weights: Weights, config: Config) -> Weights:
     return weights
 
 
@@ -32,8 +35,8 @@ class Family:
     stand outside ``body_prefix`` in a language model's file. ``ignored`` are regular expressions of
     published names that carry nothing we use (poolers, buffers). ``tied`` are published names that repeat
     the embedding when the head is tied. ``unpack``/``pack`` do what renaming cannot (fused or transposed
-    matrices), on published names without prefix, and undo each other;
-    ``unpack`` may empty its argument.
+    matrices), on published names without prefix, given the side's config with its defaults, and undo each
+    other; ``unpack`` may empty its argument.
     """
 
     name: str
@@ -44,8 +47,8 @@ class Family:
     head_keys: Keys = ()
     ignored: tuple[str, ...] = ()
     tied: tuple[str, ...] = ()
-    unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = field(default=_unchanged)
-    pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = field(default=_unchanged)
+    unpack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
+    pack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
     architectures: Mapping[Role, str] = field(default_factory=dict)  #: role -> class name in config.json
 

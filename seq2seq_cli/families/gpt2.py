@@ -9,11 +9,19 @@ from __future__ import annotations
 import re
 
 import torch
-from torch import Tensor
 
 from seq2seq_cli.errors import CheckpointError
-from seq2seq_cli.families.family import Config, Family, Keys, Role, check_activation, head_size, linear
-from seq2seq_cli.model import StackConfig
+from seq2seq_cli.families.family import (
+    Config,
+    Family,
+    Keys,
+    Role,
+    Weights,
+    check_activation,
+    head_size,
+    linear,
+)
+from seq2seq_cli.model import EmbeddingConfig, HeadConfig, StackConfig
 
 OPTIONS = {
     "vocab_size": 50257,
@@ -55,20 +63,20 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         head_size=head_size(config, "n_embd", "n_head"),
         feedforward_size=config["n_inner"] or 4 * config["n_embd"],
         max_positions=config["n_positions"],
+        embedding=EmbeddingConfig(dropout=config["embd_pdrop"]),
         activation=check_activation(config, "activation_function"),
         norm_order="pre",
+        final_norm=True,
         norm_eps=config["layer_norm_epsilon"],
         attention_scale=None if config["scale_attn_weights"] else 1.0,
         scale_by_depth=config["scale_attn_by_inverse_layer_idx"],
         causal=not config["bidirectional"],
         cross_attention=role == "cross_decoder",
-        head="none" if role == "encoder" else "linear",
-        tie_head=config["tie_word_embeddings"],
+        head=None if role == "encoder" else HeadConfig(tied=config["tie_word_embeddings"]),
         dropout=config["resid_pdrop"],
         attention_dropout=config["attn_pdrop"],
-        embedding_dropout=config["embd_pdrop"],
         init_std=config["initializer_range"],
-        init_scaled_residual=True,
+        init="scaled_residual",
     )
 
 
@@ -81,8 +89,8 @@ _TRANSPOSED = (
 _NAME = re.compile(r"(h\.\d+)\.(.+?)(?:\.(q|k|v))?\.(weight|bias)")
 
 
-def _unpack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    unpacked: dict[str, Tensor] = {}
+def _unpack(weights: Weights, config: Config) -> Weights:
+    unpacked: Weights = {}
     for name in list(weights):
         tensor = weights.pop(name)  # so that the fused and the separate matrices never all stand in memory
         match = _NAME.fullmatch(name)
@@ -103,8 +111,8 @@ def _unpack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return unpacked
 
 
-def _pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    packed: dict[str, Tensor] = {}
+def _pack(weights: Weights, config: Config) -> Weights:
+    packed: Weights = {}
     for name, tensor in weights.items():
         match = _NAME.fullmatch(name)
         if match is None or match[2] not in (*_FUSED, *_TRANSPOSED):

@@ -18,7 +18,9 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         )
     # fairseq counts positions from the padding id on, so the first pad_token_id + 1 rows are never used
     stack = bert.bert_like(config, role, position_offset=pad + 1)
-    return replace(stack, head_activation="gelu")  # whatever hidden_act says
+    if stack.head is None:
+        return stack
+    return replace(stack, head=replace(stack.head, activation="gelu"))  # whatever hidden_act says
 
 
 FAMILY = Family(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from seq2seq_cli.families.family import Family
+from seq2seq_cli.families.family import Config, Family
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: names of norm parameters in files converted from TensorFlow
@@ -44,8 +44,13 @@ def _head_keys(family: Family, *, tied: bool) -> dict[str, str]:
     return keys
 
 
-def to_ours(family: Family, weights: Mapping[str, Tensor], *, tied: bool) -> Translated:
-    """Rename the tensors of a published file, with or without the prefix of a language model's body."""
+def to_ours(
+    family: Family, weights: Mapping[str, Tensor], *, tied: bool, config: Config | None = None
+) -> Translated:
+    """Rename the tensors of a published file, with or without the prefix of a language model's body.
+
+    config: the side's config.json; where it is silent, the published defaults hold.
+    """
     table = {**dict(family.keys), **_head_keys(family, tied=tied)}
     bare: dict[str, Tensor] = {}
     ignored: dict[str, Tensor] = {}
@@ -60,7 +65,7 @@ def to_ours(family: Family, weights: Mapping[str, Tensor], *, tied: bool) -> Tra
             bare[short] = tensor
     renamed: dict[str, Tensor] = {}
     unknown: dict[str, Tensor] = {}
-    for name, tensor in family.unpack(bare).items():
+    for name, tensor in family.unpack(bare, {**family.options, **(config or {})}).items():
         template, layer = _template(name)
         if template in table:
             renamed[table[template].replace("{layer}", layer)] = tensor
@@ -70,7 +75,12 @@ def to_ours(family: Family, weights: Mapping[str, Tensor], *, tied: bool) -> Tra
 
 
 def to_published(
-    family: Family, weights: Mapping[str, Tensor], *, tied: bool, with_head: bool
+    family: Family,
+    weights: Mapping[str, Tensor],
+    *,
+    tied: bool,
+    with_head: bool,
+    config: Config | None = None,
 ) -> dict[str, Tensor]:
     """The inverse: our names as the family's file has them. ``with_head``: a language model's file, whose
     body stands behind the family's prefix; a tied matrix is not written twice."""
@@ -87,4 +97,5 @@ def to_published(
         elif not (tied and name == "head.weight"):
             raise KeyError(f"{family.name} has no published name for {name}")
     prefix = family.body_prefix if with_head else ""
-    return {prefix + name: tensor for name, tensor in family.pack(bodies).items()} | heads
+    packed = family.pack(bodies, {**family.options, **(config or {})})
+    return {prefix + name: tensor for name, tensor in packed.items()} | heads

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq_cli.model.cache import KVCache
+from seq2seq_cli.model.relative import DistanceVectors
 
 
 def safe_mask(mask: Tensor) -> Tensor:
@@ -15,6 +16,11 @@ def safe_mask(mask: Tensor) -> Tensor:
     mask: bool [..., Q, K], true = visible.
     """
     return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def hidden_from(scores: Tensor, visible: Tensor | None) -> Tensor:
+    """Numbers to add to attention scores [..., Q, K], minus infinity where ``visible`` (bool) is false."""
+    return scores if visible is None else scores.masked_fill(~visible, float("-inf"))
 
 
 def source_mask(mask: Tensor | None) -> Tensor | None:
@@ -35,14 +41,17 @@ class Attention(nn.Module):
         head_size: int,
         scale: float,
         dropout: float,
+        bias: bool = True,
         key_value_size: int | None = None,
+        relative: DistanceVectors | None = None,
     ) -> None:
         super().__init__()
         inner = num_heads * head_size
-        self.query = nn.Linear(hidden_size, inner)
-        self.key = nn.Linear(key_value_size or hidden_size, inner)
-        self.value = nn.Linear(key_value_size or hidden_size, inner)
-        self.output = nn.Linear(inner, hidden_size)
+        self.query = nn.Linear(hidden_size, inner, bias=bias)
+        self.key = nn.Linear(key_value_size or hidden_size, inner, bias=bias)
+        self.value = nn.Linear(key_value_size or hidden_size, inner, bias=bias)
+        self.output = nn.Linear(inner, hidden_size, bias=bias)
+        self.relative = relative
         self.num_heads = num_heads
         self.head_size = head_size
         self.scale = scale
@@ -73,14 +82,19 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None,
         causal: bool = False,
+        distances: Tensor | None = None,
         cache: KVCache | None = None,
         depth: int = 0,
     ) -> Tensor:
-        """Self-attention of x [B, L, D]. ``mask`` bool [B, 1, Q, K] (None = all visible, or the plain
-        left-to-right mask when ``causal``); with a cache, keys and values of earlier steps join in."""
+        """Self-attention of x [B, L, D]. ``mask`` [B, 1 or N, Q, K], bool or numbers to add to the scores
+        (None = all visible, or the plain left-to-right mask when ``causal``); ``distances`` [B or 1, Q, K]
+        for relative positions; with a cache, keys and values of earlier steps join in."""
         query, keys, values = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
         if cache is not None:
             keys, values = cache.append(depth, keys, values)
+        if self.relative is not None and distances is not None:
+            query, scores = self.relative(query, keys, distances)
+            mask = hidden_from(scores, mask)
         attended: Tensor = self.output(self._attend(query, keys, values, mask, causal=causal))
         return attended
 

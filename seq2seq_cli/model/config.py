@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-Positions = Literal["learned", "none"]
-Head = Literal["none", "linear", "transform"]
+#: learned: a trained table · fixed: a table of interleaved sines and cosines, stored but not trained ·
+#: sinusoidal: computed, all sines before all cosines · none: order is known to attention alone, if at all
+Positions = Literal["learned", "fixed", "sinusoidal", "none"]
+Init = Literal["normal", "scaled_residual", "fan_in"]
 Share = Literal["none", "embeddings", "all"]  #: which parameters the two sides of a pair have in common
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """How token ids become the input of the first layer."""
+
+    size: int | None = None  #: width of the tables, with a linear map to the hidden size; None = no map
+    scale: float = 1.0  #: factor on the token embedding
+    positions: Positions = "learned"
+    position_offset: int = 0  #: the first token's row in the position table (RoBERTa: pad id + 1)
+    token_types: int = 0  #: rows of the token type table; 0 = none. Row 0 is used for every token.
+    languages: int = 0  #: rows of the language table; 0 = none
+    language: int | None = None  #: the row that is added to every token; None = none is added
+    norm: bool = False
+    dropout: float = 0.0
+    init_std: float | None = None  #: None = the stack's
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """From hidden states to logits."""
+
+    transform: bool = False  #: dense layer, activation and norm before the vocabulary matrix
+    activation: str = "gelu"  #: inside the transform
+    bias: bool = False
+    tied: bool = True  #: the vocabulary matrix is the token embedding
+    scale: float = 1.0  #: factor on the states
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativePositions:
+    """Positions that enter attention as distances between query and key.
+
+    buckets: a learned bias per head and bucket of distances, one table a stack (Raffel et al. 2020, 2.1) ·
+    key, key_query: a learned vector per distance, multiplied with the queries, or with the keys as well
+    (Shaw et al. 2018; Huang et al. 2020, methods 1 and 4), one table a layer.
+    """
+
+    kind: Literal["buckets", "key", "key_query"]
+    rows: int  #: number of buckets, or of the distances that are told apart
+    furthest: int = 0  #: buckets: distances from here on share the last one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,32 +59,38 @@ class StackConfig:
 
     vocab_size: int
     hidden_size: int
-    num_layers: int
+    num_layers: int  #: depths, counted with repetition where layers are shared
+    layer_order: tuple[int, ...] = ()  #: which layer's parameters stand at each depth; () = its own each
     num_heads: int
     head_size: int
     feedforward_size: int
     max_positions: int  #: longest sequence in tokens
-    positions: Positions = "learned"
-    position_offset: int = 0  #: the first token's row in the position table (RoBERTa: pad id + 1)
-    token_types: int = 0  #: rows of the token type table; 0 = none. Row 0 is used for every token.
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    relative: RelativePositions | None = None
     activation: str = "gelu"
+    gated: bool = False  #: feed-forward: activation(inner(x)) * gate(x)
+    norm: Literal["layer", "rms"] = "layer"
     norm_order: Literal["pre", "post"] = "post"
     norm_eps: float = 1e-5
-    embedding_norm: bool = False
+    final_norm: bool = False
+    attention_bias: bool = True
+    feedforward_bias: bool = True
     attention_scale: float | None = None  #: None = head_size ** -0.5
     scale_by_depth: bool = False  #: GPT-2's scale_attn_by_inverse_layer_idx: divide by depth + 1
     causal: bool = False
     cross_attention: bool = False
     cross_attention_size: int | None = None  #: width of the states attended to; None = hidden_size
-    head: Head = "none"
-    head_activation: str = "gelu"  #: inside the "transform" head
-    head_bias: bool = False
-    tie_head: bool = True  #: the head's matrix is the token embedding
-    dropout: float = 0.0
+    head: HeadConfig | None = None
+    dropout: float = 0.0  #: behind every block, and behind the final norm
     attention_dropout: float = 0.0
-    embedding_dropout: float = 0.0
+    activation_dropout: float = 0.0
     init_std: float = 0.02
-    init_scaled_residual: bool = False  #: GPT-2: residual projections start at std / sqrt(2 * layers)
+    init: Init = "normal"
+
+    @property
+    def ties_head(self) -> bool:
+        """True when no vocabulary matrix stands beside the token embedding."""
+        return self.head is None or self.head.tied
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,21 +10,36 @@ from seq2seq_cli.model.activation import ACTIVATIONS
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import StackConfig
+from seq2seq_cli.model.relative import DistanceVectors
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them."""
+    """Two linear maps with an activation between them, which may be gated (Shazeer 2020)."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.hidden_size, config.feedforward_size)
-        self.outer = nn.Linear(config.feedforward_size, config.hidden_size)
+        bias = config.feedforward_bias
+        self.inner = nn.Linear(config.hidden_size, config.feedforward_size, bias=bias)
+        self.gate: nn.Linear | None = None
+        if config.gated:
+            self.gate = nn.Linear(config.hidden_size, config.feedforward_size, bias=bias)
+        self.outer = nn.Linear(config.feedforward_size, config.hidden_size, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
+        self.dropout = nn.Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
-        y: Tensor = self.outer(self.activation(self.inner(x)))
-        return y
+        y = self.activation(self.inner(x))
+        if self.gate is not None:
+            y = y * self.gate(x)
+        z: Tensor = self.outer(self.dropout(y))
+        return z
+
+
+def make_norm(config: StackConfig, size: int | None = None) -> nn.Module:
+    """A norm over ``size`` (default: the hidden size) values, of the stack's kind."""
+    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return kind(size or config.hidden_size, eps=config.norm_eps)
 
 
 class Layer(nn.Module):
@@ -36,29 +51,36 @@ class Layer(nn.Module):
         if config.scale_by_depth:
             scale /= depth + 1
 
-        def attention(key_value_size: int | None = None) -> Attention:
+        def attention(
+            *, key_value_size: int | None = None, relative: DistanceVectors | None = None
+        ) -> Attention:
             return Attention(
                 hidden_size=config.hidden_size,
                 num_heads=config.num_heads,
                 head_size=config.head_size,
                 scale=scale,
                 dropout=config.attention_dropout,
+                bias=config.attention_bias,
                 key_value_size=key_value_size,
+                relative=relative,
             )
 
-        def norm() -> nn.LayerNorm:
-            return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-
-        self.self_attention = attention()
-        self.self_norm = norm()
-        self.cross_attention = attention(config.cross_attention_size) if config.cross_attention else None
-        self.cross_norm = norm() if config.cross_attention else None
+        relative = None
+        if config.relative is not None and config.relative.kind != "buckets":
+            relative = DistanceVectors(config.relative, head_size=config.head_size, scale=scale)
+        self.self_attention = attention(relative=relative)
+        self.self_norm = make_norm(config)
+        self.cross_attention: Attention | None = None
+        self.cross_norm: nn.Module | None = None
+        if config.cross_attention:
+            self.cross_attention = attention(key_value_size=config.cross_attention_size)
+            self.cross_norm = make_norm(config)
         self.feedforward = FeedForward(config)
-        self.feedforward_norm = norm()
+        self.feedforward_norm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.pre_norm = config.norm_order == "pre"
 
-    def _residual(self, x: Tensor, norm: nn.LayerNorm, block: Callable[[Tensor], Tensor]) -> Tensor:
+    def _residual(self, x: Tensor, norm: nn.Module, block: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
             summed: Tensor = x + self.dropout(block(norm(x)))
             return summed
@@ -71,6 +93,7 @@ class Layer(nn.Module):
         *,
         mask: Tensor | None,
         causal: bool,
+        distances: Tensor | None = None,
         states: Tensor | None = None,
         states_mask: Tensor | None = None,
         cache: KVCache | None = None,
@@ -79,7 +102,9 @@ class Layer(nn.Module):
         """x [B, L, D] -> [B, L, D]. Masks as in ``Attention``; ``states`` is the source, if any."""
         attend, cross, cross_norm = self.self_attention, self.cross_attention, self.cross_norm
         x = self._residual(
-            x, self.self_norm, lambda y: attend(y, mask=mask, causal=causal, cache=cache, depth=depth)
+            x,
+            self.self_norm,
+            lambda y: attend(y, mask=mask, causal=causal, distances=distances, cache=cache, depth=depth),
         )
         if cross is not None and cross_norm is not None and states is not None:
             source = states

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seq2seq_cli.model.attention import left_to_right, safe_mask, source_mask
+from seq2seq_cli.model.attention import hidden_from, left_to_right, safe_mask, source_mask
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import SpecialIds, StackConfig
 from seq2seq_cli.model.head import Head
-from seq2seq_cli.model.layer import Layer
+from seq2seq_cli.model.layer import Layer, make_norm
+from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
+from seq2seq_cli.model.relative import BucketBias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +40,28 @@ class Stack(nn.Module):
         self.config = config
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
-        self.embedding = _table(config.vocab_size, config.hidden_size)
+        embedding = config.embedding
+        width = embedding.size or config.hidden_size
+        self.embedding = _table(config.vocab_size, width)
         self.position_embedding: nn.Embedding | None = None
-        if config.positions == "learned":
-            rows = config.max_positions + config.position_offset
-            self.position_embedding = _table(rows, config.hidden_size)
-        self.token_type_embedding: nn.Embedding | None = None
-        if config.token_types:
-            self.token_type_embedding = _table(config.token_types, config.hidden_size)
-        self.embedding_norm: nn.LayerNorm | None = None
-        if config.embedding_norm:
-            self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.layers = nn.ModuleList(Layer(config, depth) for depth in range(config.num_layers))
-        self.final_norm: nn.LayerNorm | None = None
-        if config.norm_order == "pre":
-            self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = Head(config, self.embedding) if config.head != "none" else None
+        if embedding.positions in ("learned", "fixed"):
+            self.position_embedding = _table(config.max_positions + embedding.position_offset, width)
+            self.position_embedding.requires_grad_(embedding.positions == "learned")
+        self.token_type_embedding = _table(embedding.token_types, width) if embedding.token_types else None
+        self.language_embedding = _table(embedding.languages, width) if embedding.languages else None
+        self.embedding_norm = make_norm(config, width) if embedding.norm else None
+        self.embedding_projection: nn.Linear | None = None
+        if embedding.size is not None:
+            self.embedding_projection = nn.Linear(width, config.hidden_size)
+        self.embedding_dropout = nn.Dropout(embedding.dropout)
+        self.order = config.layer_order or tuple(range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config, depth) for depth in range(max(self.order) + 1))
+        self.relative_bias: BucketBias | None = None
+        if config.relative is not None and config.relative.kind == "buckets":
+            self.relative_bias = BucketBias(config.relative, num_heads=config.num_heads, causal=config.causal)
+        self.final_norm = make_norm(config) if config.final_norm else None
+        self.final_dropout = nn.Dropout(config.dropout)
+        self.head = Head(config, config.head, self.embedding) if config.head is not None else None
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for sequences of about ``capacity`` tokens (it grows when they are longer)."""
@@ -63,19 +70,30 @@ class Stack(nn.Module):
     def embed(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
         """ids [B, L] -> [B, L, D]. Positions count visible tokens, so padding on either side changes
         nothing; ``seen`` [B, 1] (or one number) tokens came before, in a cache."""
-        x: Tensor = self.embedding(ids)
+        x: Tensor = self.embedding(ids) * self.config.embedding.scale
         if self.token_type_embedding is not None:
             x = x + self.token_type_embedding.weight[0]
-        if self.position_embedding is not None:
-            if mask is None:
-                positions = torch.arange(ids.shape[1], device=ids.device) + seen
-            else:
-                positions = (mask.long().cumsum(1) - 1).clamp(min=0) + seen
-            x = x + self.position_embedding(positions + self.config.position_offset)
+        if self.language_embedding is not None and self.config.embedding.language is not None:
+            x = x + self.language_embedding.weight[self.config.embedding.language]
+        if self.config.embedding.positions != "none":
+            x = x + self._positions(ids, mask, seen)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if self.embedding_projection is not None:
+            x = self.embedding_projection(x)
         dropped: Tensor = self.embedding_dropout(x)
         return dropped
+
+    def _positions(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
+        """[B or 1, L, D]: what stands for each token's place."""
+        if mask is None:
+            places = torch.arange(ids.shape[1], device=ids.device)[None] + seen
+        else:
+            places = (mask.long().cumsum(1) - 1).clamp(min=0) + seen
+        if self.position_embedding is None:
+            return sinusoids(places, self.embedding.embedding_dim)
+        looked_up: Tensor = self.position_embedding(places + self.config.embedding.position_offset)
+        return looked_up
 
     def states(
         self,
@@ -97,15 +115,16 @@ class Stack(nn.Module):
         if cache is not None and cache.mask is not None:
             seen = cache.mask.sum(1, keepdim=True)
         x = self.embed(ids, mask, seen)
-        attention_mask = self._self_mask(ids, mask, cache)
+        attention_mask, distances = self._sight(ids, mask, cache)
         plain_causal = self.config.causal and attention_mask is None and ids.shape[1] > 1
         states = None if encoded is None else encoded.states
         states_mask = None if encoded is None else source_mask(encoded.mask)
-        for depth, layer in enumerate(self.layers):
-            x = layer(
+        for depth, which in enumerate(self.order):
+            x = self.layers[which](
                 x,
                 mask=attention_mask,
                 causal=plain_causal,
+                distances=distances,
                 states=states,
                 states_mask=states_mask,
                 cache=cache,
@@ -114,24 +133,49 @@ class Stack(nn.Module):
         if cache is not None:
             cache.advance(mask, steps=ids.shape[1], rows=ids.shape[0], device=ids.device)
         if self.final_norm is not None:
-            x = self.final_norm(x)
+            x = self.final_dropout(self.final_norm(x))
         return x
 
-    def _self_mask(self, ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor | None:
-        """bool [B, 1, Q, K], or None where the plain mask of the stack (full or causal) is meant."""
-        rows, length = ids.shape
+    def _sight(
+        self, ids: Tensor, mask: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What each position may see, and for relative positions how far off it is.
+
+        The mask is bool [B, 1, Q, K], or numbers to add to the scores [B or 1, N, Q, K] where the stack has
+        a bias, or None where the plain mask of the stack (full or causal) is meant. Distances [B or 1, Q, K]
+        count visible tokens.
+        """
+        keys = self._visible_keys(ids, mask, cache)
+        length = ids.shape[1]
+        total = length + (0 if cache is None else cache.length)
+        relative = self.config.relative is not None
+        visible: Tensor | None = None
+        if keys is not None:
+            visible = keys[:, None, None, :]
+        if self.config.causal and (relative or keys is not None or total > length > 1):
+            causal = left_to_right(length, total, ids.device)
+            visible = causal if visible is None else visible & causal
+        if visible is not None:
+            visible = safe_mask(visible)
+        if not relative:
+            return visible, None
+        places = torch.arange(total, device=ids.device)[None] if keys is None else keys.long().cumsum(1) - 1
+        distances = places[:, total - length :, None] - places[:, None, :]
+        if self.relative_bias is not None:
+            return hidden_from(self.relative_bias(distances), visible), None
+        return visible, distances
+
+    def _visible_keys(self, ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor | None:
+        """bool [B, K] over earlier tokens and these; None when all are visible."""
         past = 0 if cache is None else cache.length
         past_mask = None if cache is None else cache.mask
-        if mask is None and past_mask is None and (past == 0 or length == 1):
+        if mask is None and past_mask is None:
             return None
-        keys = torch.ones(rows, length, dtype=torch.bool, device=ids.device) if mask is None else mask
-        if past:
-            before = past_mask if past_mask is not None else keys.new_ones(rows, past)
-            keys = torch.cat([before, keys], dim=1)
-        visible = keys[:, None, None, :]
-        if self.config.causal:
-            visible = visible & left_to_right(length, past + length, ids.device)
-        return safe_mask(visible)
+        now = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        if not past:
+            return now
+        before = past_mask if past_mask is not None else now.new_ones(ids.shape[0], past)
+        return torch.cat([before, now], dim=1)
 
     def logits(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]; the stack must have a head."""
@@ -162,10 +206,11 @@ def initialise(
 ) -> None:
     """Give the parameters named in ``only`` (default: all) their starting values, the family's way.
 
-    normal(0, init_std) for matrices, zero biases, norms at identity; GPT-2 also shrinks the projections
-    that add to the residual stream by sqrt(2 * layers) (Radford et al. 2019, 2.3).
+    normal(0, init_std) for matrices, zero biases, norms at identity. scaled_residual: GPT-2 shrinks the
+    projections that add to the residual stream by sqrt(2 * layers) (Radford et al. 2019, 2.3). fan_in: T5
+    draws each matrix with the inverse root of its input's width times ``init_std``, its embeddings with
+    ``init_std`` alone (the published code).
     """
-    residual_std = config.init_std / math.sqrt(2 * config.num_layers)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if only is not None and name not in only:
@@ -175,6 +220,20 @@ def initialise(
                 parameter.zero_()
             elif owner.endswith("norm"):
                 parameter.fill_(1.0)
+            elif owner == "position_embedding" and config.embedding.positions == "fixed":
+                parameter.copy_(interleaved_sinusoids(*parameter.shape))
             else:
-                residual = config.init_scaled_residual and owner.endswith(("output", "outer"))
-                parameter.normal_(0.0, residual_std if residual else config.init_std, generator=generator)
+                parameter.normal_(0.0, _std(config, owner, parameter), generator=generator)
+
+
+def _std(config: StackConfig, owner: str, parameter: Tensor) -> float:
+    if owner.endswith("embedding") and config.embedding.init_std is not None:
+        return config.embedding.init_std
+    if config.init == "scaled_residual" and owner.endswith(("output", "outer")):
+        return config.init_std / math.sqrt(2 * config.num_layers)
+    if config.init == "fan_in" and owner not in ("embedding", "head"):
+        width = config.hidden_size if owner == "relative_bias.table" else parameter.shape[-1]
+        if owner.endswith("attention.query"):
+            width *= config.head_size
+        return config.init_std / math.sqrt(width)
+    return config.init_std

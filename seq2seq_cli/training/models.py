@@ -157,6 +157,7 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
         family,
         stack_config(family, config, role, where=where),
         weights,
+        published=config,
         where=where,
         may_be_fresh=lambda name: name.startswith("head."),
         generator=torch.Generator().manual_seed(seed),

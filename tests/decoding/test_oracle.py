@@ -29,7 +29,9 @@ PROMPT = torch.tensor([[1, 3]])
 def toy() -> Stack:
     config = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": WORDS, "n_positions": 12}
     family = FAMILIES["gpt2"]
-    stack, _ = build_stack(family, stack_config(family, config, "decoder", where=""), None, where="")
+    stack, _ = build_stack(
+        family, stack_config(family, config, "decoder", where=""), None, published={}, where=""
+    )
     return tiny.scramble(stack, 3)  # type: ignore[no-any-return]
 
 

@@ -73,7 +73,9 @@ def test_every_parameter_of_ours_has_a_published_name(
 ) -> None:
     known = FAMILIES[family]
     config = stack_config(known, {**tiny.BASE[family], **changes}, role, where="")  # type: ignore[arg-type]
-    stack, report = build_stack(known, config, None, where="", generator=torch.Generator().manual_seed(0))
+    stack, report = build_stack(
+        known, config, None, published={}, where="", generator=torch.Generator().manual_seed(0)
+    )
     assert set(report.fresh) == {name for name, _ in stack.named_parameters()}
     ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
     names = to_published(known, ours, tied=not changes, with_head=role != "encoder")

@@ -29,7 +29,9 @@ def fresh(family: str, seed: int = 0, std: float = 0.05) -> Stack:
     config = {**SIZES[family], "initializer_range": std, "tie_word_embeddings": False}
     known = FAMILIES[family]
     translated = stack_config(known, config, "cross_decoder", where="")
-    return build_stack(known, translated, None, where="", generator=torch.Generator().manual_seed(seed))[0]
+    return build_stack(
+        known, translated, None, published={}, where="", generator=torch.Generator().manual_seed(seed)
+    )[0]
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -70,6 +72,7 @@ def test_what_was_loaded_stays() -> None:
         family,
         stack.config,
         to_published(family, kept, tied=False, with_head=True),
+        published={},
         where="",
         may_be_fresh=lambda name: ".cross_" in name,
         generator=torch.Generator().manual_seed(6),

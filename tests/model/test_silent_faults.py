@@ -193,7 +193,7 @@ def test_every_parameter_gets_a_gradient(names: tuple[str, str], tied: bool) -> 
         assert size > (0.0 if name.endswith("key.bias") else 1e-6), name
     for stack, seen in ((model.encoder, 7), (model.decoder, 3)):
         assert stack.position_embedding is not None
-        offset = stack.config.position_offset
+        offset = stack.config.embedding.position_offset
         used = stack.position_embedding.weight.grad.abs().sum(1).nonzero()[:, 0]  # type: ignore[union-attr]
         assert used.tolist() == list(range(offset, offset + seen))
         if stack.token_type_embedding is not None:

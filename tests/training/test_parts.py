@@ -8,7 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from seq2seq_cli.model import EncoderDecoder, EncoderDecoderConfig, StackConfig
+from seq2seq_cli.model import (
+    EmbeddingConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    HeadConfig,
+    StackConfig,
+)
 from seq2seq_cli.model.stack import initialise
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training.module import TrainingModule, reached_parameters
@@ -25,16 +31,19 @@ SIZES = {"vocab_size": 30, "num_layers": 1, "num_heads": 2, "feedforward_size": 
 
 
 def model(*, encoder_size: int = 16, share: str = "none") -> EncoderDecoder:
-    encoder = StackConfig(**SIZES, hidden_size=encoder_size, head_size=encoder_size // 2, embedding_norm=True)
+    encoder = StackConfig(
+        **SIZES, hidden_size=encoder_size, head_size=encoder_size // 2, embedding=EmbeddingConfig(norm=True)
+    )
     decoder = StackConfig(
         **SIZES,
         hidden_size=16,
         head_size=8,
         causal=True,
         cross_attention=True,
-        head="linear",
+        head=HeadConfig(),
         norm_order="post" if share == "all" else "pre",
-        embedding_norm=share == "all",
+        final_norm=share != "all",
+        embedding=EmbeddingConfig(norm=share == "all"),
     )
     made = EncoderDecoder(EncoderDecoderConfig(encoder=encoder, decoder=decoder, share=share))
     initialise(made, config=decoder, generator=torch.Generator().manual_seed(0))
