@@ -22,7 +22,7 @@ IDS = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 def scratch(family: str, **config: Any) -> Side:
-    return Side(family=family, config={**tiny.BASE[family], **config})
+    return Side(family=family, config={**tiny.base(family), **config})
 
 
 def folder(path: Path, family: str, *, tokenizer: bool = False, **changes: Any) -> Side:
@@ -319,7 +319,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_from_scratch_takes_size_and_ids_from_its_tokenizer() -> None:
-    sizes = {key: value for key, value in tiny.BASE["bert"].items() if key != "vocab_size"}
+    sizes = {key: value for key, value in tiny.base("bert").items() if key != "vocab_size"}
     side = Side(family="bert", config=sizes, tokenizer=WORDPIECE)
     bundle = combine(side, side)
     model = bundle.model

@@ -8,36 +8,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    BertConfig,
-    BertLMHeadModel,
-    EncoderDecoderConfig,
-    EncoderDecoderModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    RobertaConfig,
-    RobertaForCausalLM,
-)
+from transformers import EncoderDecoderConfig, EncoderDecoderModel
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-BASE: dict[str, dict[str, Any]] = {
-    "bert": {**SIZES, "vocab_size": 60, "max_position_embeddings": 40},
-    "roberta": {**SIZES, "vocab_size": 60, "max_position_embeddings": 42, "type_vocab_size": 1},
-    "gpt2": {
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "vocab_size": 60,
-        "n_positions": 40,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-}
-CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "gpt2": GPT2Config}
-DECODERS = {"bert": BertLMHeadModel, "roberta": RobertaForCausalLM, "gpt2": GPT2LMHeadModel}
 
 
 def scramble(model: Any, seed: int = 0, std: float = 0.3) -> Any:
@@ -52,15 +26,22 @@ def scramble(model: Any, seed: int = 0, std: float = 0.3) -> Any:
     return model.eval()
 
 
+def base(family: str) -> dict[str, Any]:
+    """The family's tiny config.json, without its model_type."""
+    from tests.families.spec import spec
+
+    return {key: value for key, value in spec(family).base.items() if key != "model_type"}
+
+
 def config(family: str, **changes: Any) -> Any:
-    return CONFIGS[family](**{**BASE[family], **changes})
+    return transformers.AutoConfig.for_model(family, **{**base(family), **changes})
 
 
 def language_model(family: str, seed: int = 0, **changes: Any) -> Any:
     """A causal language model of a family."""
-    if family != "gpt2":
-        changes = {"is_decoder": True, **changes}
-    return scramble(DECODERS[family](config(family, **changes)), seed)
+    from tests.families.spec import spec
+
+    return spec(family).model("decoder", seed=seed, **changes)
 
 
 def save_encoder(family: str, folder: Path, seed: int = 0, **changes: Any) -> Any:

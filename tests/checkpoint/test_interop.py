@@ -216,7 +216,7 @@ def test_untied_pairs_both_ways(encoder: dict[str, Any], decoder: dict[str, Any]
     for settings in (encoder, decoder):
         given = dict(settings)
         family = given.pop("family")
-        sides.append(Side(family=family, config={**tiny.BASE[family], **given}))
+        sides.append(Side(family=family, config={**tiny.base(family), **given}))
     bundle = combine(*sides, settings=IDS)
     tiny.scramble(bundle.model, 11)
     save_bundle(bundle, tmp_path / "pair")

@@ -51,7 +51,7 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("family", "key", "changes"), REFUSED, ids=[f"{f}-{c}" for f, _, c in REFUSED])
 def test_refused_by_name(family: str, key: str, changes: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError) as caught:
-        stack_config(FAMILIES[family], {**tiny.BASE[family], **changes}, "decoder", where="here/config.json")
+        stack_config(FAMILIES[family], {**tiny.base(family), **changes}, "decoder", where="here/config.json")
     assert key in str(caught.value)
     assert "here/config.json" in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_every_wrong_value_at_once() -> None:
 
 def test_gpt2_is_no_masked_language_model() -> None:
     with pytest.raises(CheckpointError, match="masked"):
-        stack_config(FAMILIES["gpt2"], tiny.BASE["gpt2"], "masked_lm", where="c")
+        stack_config(FAMILIES["gpt2"], tiny.base("gpt2"), "masked_lm", where="c")
 
 
 def test_unknown_family() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,32 +17,37 @@ from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.families.translate import to_ours, to_published
 from tests import tiny
+from tests.families.spec import spec
 
 UNTIED = {"tie_word_embeddings": False}
 
 
+#: families whose decoders with cross-attention are published, to compare their names as well
+CROSSED = ("bert", "roberta", "gpt2")
+
+
 def published(family: str, role: str, **changes: Any) -> tuple[Any, dict[str, Tensor]]:
     """A reference model and what a file of it holds (a tied head's copies are not written)."""
-    if role == "encoder":
-        model = tiny.scramble(transformers.AutoModel.from_config(tiny.config(family, **changes)))
-    elif role == "masked_lm":
-        masked = {"bert": transformers.BertForMaskedLM, "roberta": transformers.RobertaForMaskedLM}[family]
-        model = tiny.scramble(masked(tiny.config(family, **changes)))
-    else:
-        crossed = {"is_decoder": True, "add_cross_attention": True} if role == "cross_decoder" else {}
-        model = tiny.language_model(family, **crossed, **changes)
+    if role == "cross_decoder":
+        changes = {**changes, "add_cross_attention": True}
+    model = spec(family).model("decoder" if role == "cross_decoder" else role, **changes)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if not changes:
+    if "tie_word_embeddings" not in changes:
         weights = {n: t for n, t in weights.items() if n not in FAMILIES[family].tied}
     return model, weights
 
 
 ROLES = [
     (family, role, changes)
-    for family in FAMILIES
-    for role in ("encoder", "decoder", "cross_decoder", "masked_lm")
+    for family in CROSSED
+    for role in (*spec(family).roles, "cross_decoder")
     for changes in ({}, UNTIED)
-    if (family, role) != ("gpt2", "masked_lm")
+]
+OURS = [
+    (family, role, case)
+    for family in FAMILIES
+    for role in (*spec(family).roles, *(["cross_decoder"] if "decoder" in spec(family).roles else []))
+    for case in ("", *spec(family).cases)
 ]
 
 
@@ -67,19 +71,24 @@ def test_there_and_back(family: str, role: str, changes: dict[str, Any]) -> None
     assert all(name.removeprefix(known.body_prefix).startswith(allowed) for name in translated.ignored)
 
 
-@pytest.mark.parametrize(("family", "role", "changes"), ROLES, ids=str)
-def test_every_parameter_of_ours_has_a_published_name(
-    family: str, role: str, changes: dict[str, Any]
-) -> None:
-    known = FAMILIES[family]
-    config = stack_config(known, {**tiny.BASE[family], **changes}, role, where="")  # type: ignore[arg-type]
+@pytest.mark.parametrize(("family", "role", "case"), OURS)
+def test_every_parameter_of_ours_has_a_published_name(family: str, role: str, case: str) -> None:
+    known, published_config = FAMILIES[family], spec(family).config(case)
+    config = stack_config(known, published_config, role, where="")  # type: ignore[arg-type]
     stack, report = build_stack(
-        known, config, None, published={}, where="", generator=torch.Generator().manual_seed(0)
+        known,
+        config,
+        None,
+        published=published_config,
+        where="",
+        generator=torch.Generator().manual_seed(0),
     )
     assert set(report.fresh) == {name for name, _ in stack.named_parameters()}
     ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
-    names = to_published(known, ours, tied=not changes, with_head=role != "encoder")
-    again = to_ours(known, names, tied=not changes).weights
+    names = to_published(
+        known, ours, tied=config.ties_head, with_head=role != "encoder", config=published_config
+    )
+    again = to_ours(known, names, tied=config.ties_head, config=published_config).weights
     assert set(again) == set(ours)
     assert all(torch.equal(again[name], ours[name]) for name in ours)
 
@@ -91,7 +100,7 @@ def test_an_unknown_parameter_of_ours_is_a_bug() -> None:
 
 def test_with_and_without_the_prefix_of_the_body() -> None:
     """A bare model's file and a language model's file give the same stack."""
-    for family in FAMILIES:
+    for family in CROSSED:
         _, weights = published(family, "decoder")
         prefix = FAMILIES[family].body_prefix
         bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}

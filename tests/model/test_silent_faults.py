@@ -20,7 +20,7 @@ TARGETS = torch.tensor([[1, 30, 31, 32], [1, 33, 34, 35], [1, 36, 37, 38]])
 
 
 def pair(encoder: str, decoder: str, **changes: Any) -> EncoderDecoder:
-    sides = [Side(family=f, config={**tiny.BASE[f], **changes.get(f, {})}) for f in (encoder, decoder)]
+    sides = [Side(family=f, config={**tiny.base(f), **changes.get(f, {})}) for f in (encoder, decoder)]
     model = combine(*sides, settings=IDS).model
     assert isinstance(model, EncoderDecoder)
     return tiny.scramble(model)  # type: ignore[no-any-return]
