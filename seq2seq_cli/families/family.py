@@ -49,6 +49,7 @@ class Family:
     tied: tuple[str, ...] = ()
     unpack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     pack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
+    lacks_special_tokens: bool = False  #: published without any token that begins, ends or pads a text
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
     architectures: Mapping[Role, str] = field(default_factory=dict)  #: role -> class name in config.json
 

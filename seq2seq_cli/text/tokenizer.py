@@ -163,6 +163,12 @@ class Tokenizer:
             text = _clean_up(text)
         return text
 
+    def extended(self, named: Mapping[str, str]) -> Tokenizer:
+        """A copy with more special tokens, by their names in tokenizer_config.json (``eos_token``, ...)."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.add_special_tokens(list(named.values()))
+        return Tokenizer(backend=backend, config={**self._config, **named}, where=self._where)
+
     # -- storage -------------------------------------------------------------------------------------------
 
     @cached_property

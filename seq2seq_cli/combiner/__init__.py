@@ -1,0 +1,162 @@
+"""Two halves become one encoder-decoder: what is read, what is fresh, which ids begin and end a target.
+
+(Not named ``combine``, because that is the public function of the package.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from seq2seq_cli import __version__
+from seq2seq_cli.checkpoint.bundle import Bundle, join
+from seq2seq_cli.checkpoint.loading import build_stack, stack_config
+from seq2seq_cli.checkpoint.report import LoadReport
+from seq2seq_cli.checkpoint.saving import id_settings
+from seq2seq_cli.combiner.sides import Opened, Side, open_side, split_settings, with_settings
+from seq2seq_cli.combiner.tokens import special_ids
+from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.model import Share, SpecialIds, Stack
+from seq2seq_cli.model.resize import add_tokens
+from seq2seq_cli.text.tokenizer import Tokenizer
+
+__all__ = ["Share", "Side", "combine", "split_settings"]
+
+#: stands in a report behind the name of a parameter that got rows for new tokens
+_NEW_ROWS = " (rows of new tokens)"
+
+
+def combine(
+    encoder: Side,
+    decoder: Side,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    share: Share = "none",
+    seed: int = 0,
+) -> Bundle:
+    """Build an encoder-decoder in memory.
+
+    settings: ``encoder_KEY``, ``decoder_KEY`` and bare ``KEY`` (both sides) override configuration; the
+    names in ``RESERVED`` set the combined model's own ids. UsageError for unknown keys, for sharing that
+    does not fit, and when no start, pad or eos id can be found; CheckpointError for unusable folders.
+    """
+    opened = [open_side(side, name) for side, name in ((encoder, "encoder"), (decoder, "decoder"))]
+    per_side = split_settings(settings or {}, opened[0].family, opened[1].family)
+    opened = [with_settings(half, extra) for half, extra in zip(opened, per_side[:2], strict=True)]
+    stacks, reports = [], []
+    for number, (half, role) in enumerate(zip(opened, ("encoder", "cross_decoder"), strict=True)):
+        stack, report = build_stack(
+            half.family,
+            stack_config(half.family, half.config, role, where=half.where),  # type: ignore[arg-type]
+            half.weights,
+            published=half.config,
+            where=half.where,
+            may_be_fresh=_may_be_fresh,
+            generator=torch.Generator().manual_seed(3 * seed + number),
+        )
+        _check_vocabulary(stack, half)
+        stacks.append(stack)
+        reports.append(report)
+    _check_share(share, opened, stacks)
+    generator = torch.Generator().manual_seed(3 * seed + 2)
+    ids, opened[1], grown = special_ids(per_side[2], opened[1], stacks[1], generator=generator)
+    reports[1] += LoadReport(fresh={name + _NEW_ROWS: size for name, size in grown.items()})
+    if grown and share != "none":  # both sides have the same vocabulary, so both get the new tokens
+        add_tokens(stacks[0], stacks[1].config.vocab_size - stacks[0].config.vocab_size)
+        config = {**opened[0].config, "vocab_size": stacks[1].config.vocab_size}
+        opened[0] = replace(opened[0], config=config, tokenizer=opened[1].tokenizer)
+    model, joined = join(*stacks, share=share, generator=generator)
+    report = reports[0].prefixed("encoder") + reports[1].prefixed("decoder") + joined
+    if share != "none":
+        kept = {name for name, _ in model.named_parameters()}
+        report = LoadReport(
+            loaded={n: size for n, size in report.loaded.items() if n in kept or "head.weight" in n},
+            fresh={n: size for n, size in report.fresh.items() if n.removesuffix(_NEW_ROWS) in kept},
+            unused=report.unused,
+        )
+    model.special_ids = ids
+    return Bundle(
+        model=model,
+        config=_config(opened, ids, report, share=share, seed=seed),
+        source_tokenizer=opened[0].tokenizer,
+        target_tokenizer=opened[1].tokenizer,
+        report=report,
+        reference=f"{opened[0].origin} → {opened[1].origin}",
+    )
+
+
+def _may_be_fresh(name: str) -> bool:
+    """What a pre-trained checkpoint need not bring: cross-attention, and a head if it is a bare encoder."""
+    return ".cross_attention." in name or ".cross_norm." in name or name.startswith("head.")
+
+
+def _check_vocabulary(stack: Stack, half: Opened) -> None:
+    if half.tokenizer is not None and half.tokenizer.vocab_size > stack.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {half.tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
+            where=half.where,
+            remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
+        )
+
+
+def _check_share(share: Share, opened: Sequence[Opened], stacks: Sequence[Stack]) -> None:
+    """Refuse sharing between sides whose parameters do not mean the same."""
+    if share == "none":
+        return
+    encoder, decoder = (stack.config for stack in stacks)
+    tokenizers = [half.tokenizer.fingerprint for half in opened if half.tokenizer is not None]
+    if (encoder.vocab_size, encoder.hidden_size) != (decoder.vocab_size, decoder.hidden_size):
+        raise UsageError(
+            f"--share {share}: the embeddings differ in size ({encoder.vocab_size}×{encoder.hidden_size} and "
+            f"{decoder.vocab_size}×{decoder.hidden_size})",
+            remedy="use --share none",
+        )
+    if len(set(tokenizers)) > 1:
+        raise UsageError(f"--share {share}: the two tokenizers differ", remedy="use --share none")
+    bodies = {
+        replace(config, causal=False, cross_attention=False, cross_attention_size=None, head=None)
+        for config in (encoder, decoder)
+    }
+    if share == "all" and (len(bodies) > 1 or opened[0].origin != opened[1].origin):
+        raise UsageError(
+            "--share all needs the same checkpoint and settings on both sides",
+            remedy="name one checkpoint, or use --share embeddings",
+        )
+
+
+def _same_tokenizer(source: Tokenizer | None, target: Tokenizer | None) -> bool:
+    if source is None or target is None:
+        return source is target
+    return source.fingerprint == target.fingerprint
+
+
+def _config(
+    opened: Sequence[Opened], ids: SpecialIds, report: LoadReport, *, share: Share, seed: int
+) -> dict[str, Any]:
+    encoder, decoder = opened
+    ours = {
+        "version": __version__,
+        "encoder": encoder.origin,
+        "decoder": decoder.origin,
+        "share": share,
+        "seed": seed,
+        "same_tokenizer": _same_tokenizer(encoder.tokenizer, decoder.tokenizer),
+        "trained": False,
+        "fresh": sorted(report.fresh),
+    }
+    config: dict[str, Any] = {
+        "model_type": "encoder-decoder",
+        "architectures": ["EncoderDecoderModel"],
+        "is_encoder_decoder": True,
+        "dtype": "float32",
+        "encoder": {**encoder.config, "is_decoder": False, "add_cross_attention": False},
+        "decoder": {**decoder.config, "is_decoder": True, "add_cross_attention": True},
+        "s2s": ours,
+        **id_settings(ids),
+    }
+    if share == "all":
+        config["tie_encoder_decoder"] = True
+    return config

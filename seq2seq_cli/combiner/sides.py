@@ -1,0 +1,155 @@
+"""One side of a pair before it is built: where it comes from, its config with the settings for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER, is_pair, open_half
+from seq2seq_cli.checkpoint.files import read_config
+from seq2seq_cli.checkpoint.references import resolve
+from seq2seq_cli.errors import Finding, UsageError, nearest
+from seq2seq_cli.families import FAMILIES, Family, family_of
+from seq2seq_cli.text.tokenizer import Tokenizer
+
+#: settings of the combined model itself: never split into a prefix and a key of one side
+RESERVED = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+#: keys of a published config.json that describe the file, not the model
+_FILE_KEYS = ("architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Where one half comes from: a checkpoint (``reference``), or ``family`` and ``config`` from scratch.
+
+    ``random``: the checkpoint's architecture and tokenizer, fresh weights. ``tokenizer`` replaces the
+    folder's. ``settings`` override the side's config.json, by its own keys.
+    """
+
+    reference: str | None = None
+    family: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
+    random: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A side that was found: ``weights`` None = everything fresh."""
+
+    family: Family
+    config: dict[str, Any]
+    weights: Mapping[str, Tensor] | None
+    tokenizer: Tokenizer | None
+    where: str
+    origin: str
+
+
+def open_side(side: Side, name: str) -> Opened:
+    """Find what ``side`` names; ``name`` is encoder or decoder."""
+    if side.family is not None:
+        if side.family not in FAMILIES:
+            raise UsageError(f"unknown family {side.family!r}", remedy=nearest(side.family, FAMILIES))
+        family = FAMILIES[side.family]
+        config: dict[str, Any] = {"model_type": family.name, **family.options}
+        if side.tokenizer is not None:
+            config |= _ids_of(side.tokenizer) | {"vocab_size": side.tokenizer.vocab_size}
+        config |= _checked(side.config, family, f"{name} config")
+        half = Opened(
+            family=family,
+            config=config,
+            weights=None,
+            tokenizer=side.tokenizer,
+            where=f"{name} config",
+            origin=f"{family.name} from scratch",
+        )
+        return with_settings(half, side.settings)
+    if side.reference is None:
+        raise UsageError(f"the {name} names neither a checkpoint nor a family")
+    folder = resolve(side.reference).folder
+    found = open_half(folder, name, with_weights=not side.random)
+    family = family_of(found.config, where=found.where)
+    target = name == "decoder" and is_pair(read_config(folder))
+    tokenizer = side.tokenizer or (Tokenizer.from_folder(folder / TARGET_TOKENIZER) if target else None)
+    config = {key: value for key, value in found.config.items() if key not in _FILE_KEYS}
+    if side.random and side.tokenizer is not None:
+        config |= _ids_of(side.tokenizer) | {"vocab_size": side.tokenizer.vocab_size}
+    half = Opened(
+        family=family,
+        config={**family.options, **config},
+        weights=None if side.random else found.weights,
+        tokenizer=tokenizer or Tokenizer.from_folder(folder),
+        where=found.where,
+        origin=side.reference + (" (random weights)" if side.random else ""),
+    )
+    return with_settings(half, side.settings)
+
+
+def with_settings(half: Opened, settings: Mapping[str, Any]) -> Opened:
+    """The side with some of its config.json overridden. UsageError for a key that its family lacks."""
+    return replace(half, config={**half.config, **_checked(settings, half.family, half.family.name)})
+
+
+def _checked(settings: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
+    unknown = [key for key in settings if key not in family.options]
+    if unknown:
+        raise UsageError(
+            findings=[
+                Finding(f"{key!r} is not an option of {family.name}", where, nearest(key, family.options))
+                for key in unknown
+            ]
+        )
+    return settings
+
+
+def _ids_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The ids that a tokenizer has, as config.json names them."""
+    ids = {
+        "pad_token_id": tokenizer.pad_id,
+        "bos_token_id": first(tokenizer.bos_id, tokenizer.cls_id),
+        "eos_token_id": first(tokenizer.eos_id, tokenizer.sep_id),
+    }
+    return {key: value for key, value in ids.items() if value is not None}
+
+
+def split_settings(
+    settings: Mapping[str, Any], encoder: Family, decoder: Family
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Settings of the encoder, of the decoder and of the combined model, by the prefix rule."""
+    sides: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
+    own: dict[str, Any] = {}
+    findings = []
+    for key, value in settings.items():
+        if key in RESERVED:
+            own[key] = value
+            continue
+        prefix, _, rest = key.partition("_")
+        targets = {prefix: rest} if prefix in sides else {"encoder": key, "decoder": key}
+        for side, option in targets.items():
+            family = encoder if side == "encoder" else decoder
+            if option in family.options:
+                sides[side][option] = value
+            elif len(targets) == 2 and option in (decoder if side == "encoder" else encoder).options:
+                other = "decoder" if side == "encoder" else "encoder"
+                findings.append(
+                    Finding(
+                        f"{key!r} goes to both sides, but {family.name} has no such option",
+                        remedy=f"write {other}_{key} to set it for the {other} only",
+                    )
+                )
+            else:
+                known = [*(f"{side}_{name}" for name in family.options), *RESERVED]
+                findings.append(Finding(f"unknown setting {key!r}", remedy=nearest(key, known)))
+                break
+    if findings:
+        raise UsageError(findings=findings)
+    return sides["encoder"], sides["decoder"], own
+
+
+def first(*values: int | None) -> int | None:
+    """The first that is known."""
+    return next((value for value in values if value is not None), None)
