@@ -21,7 +21,7 @@ from seq2seq_cli.families.family import (
     head_size,
     linear,
 )
-from seq2seq_cli.model import EmbeddingConfig, HeadConfig, StackConfig
+from seq2seq_cli.model import EmbeddingConfig, FinalNormConfig, HeadConfig, StackConfig
 
 OPTIONS = {
     "vocab_size": 50257,
@@ -66,7 +66,7 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         embedding=EmbeddingConfig(dropout=config["embd_pdrop"]),
         activation=check_activation(config, "activation_function"),
         norm_order="pre",
-        final_norm=True,
+        final_norm=FinalNormConfig(),
         norm_eps=config["layer_norm_epsilon"],
         attention_scale=None if config["scale_attn_weights"] else 1.0,
         scale_by_depth=config["scale_attn_by_inverse_layer_idx"],

@@ -4,6 +4,7 @@ from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import (
     EmbeddingConfig,
     EncoderDecoderConfig,
+    FinalNormConfig,
     HeadConfig,
     RelativePositions,
     Share,
@@ -18,6 +19,7 @@ __all__ = [
     "Encoded",
     "EncoderDecoder",
     "EncoderDecoderConfig",
+    "FinalNormConfig",
     "HeadConfig",
     "KVCache",
     "RelativePositions",

@@ -40,6 +40,14 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalNormConfig:
+    """The norm behind the last layer."""
+
+    eps: float | None = None  #: None = the stack's
+    dropout: float = 0.0  #: behind it
+
+
+@dataclass(frozen=True, kw_only=True)
 class RelativePositions:
     """Positions that enter attention as distances between query and key.
 
@@ -72,7 +80,7 @@ class StackConfig:
     norm: Literal["layer", "rms"] = "layer"
     norm_order: Literal["pre", "post"] = "post"
     norm_eps: float = 1e-5
-    final_norm: bool = False
+    final_norm: FinalNormConfig | None = None
     attention_bias: bool = True
     feedforward_bias: bool = True
     attention_scale: float | None = None  #: None = head_size ** -0.5
@@ -81,7 +89,7 @@ class StackConfig:
     cross_attention: bool = False
     cross_attention_size: int | None = None  #: width of the states attended to; None = hidden_size
     head: HeadConfig | None = None
-    dropout: float = 0.0  #: behind every block, and behind the final norm
+    dropout: float = 0.0  #: behind every block
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     init_std: float = 0.02

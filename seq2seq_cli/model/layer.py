@@ -36,10 +36,10 @@ class FeedForward(nn.Module):
         return z
 
 
-def make_norm(config: StackConfig, size: int | None = None) -> nn.Module:
-    """A norm over ``size`` (default: the hidden size) values, of the stack's kind."""
+def make_norm(config: StackConfig, size: int | None = None, *, eps: float | None = None) -> nn.Module:
+    """A norm over ``size`` (default: the hidden size) values, of the stack's kind and, unless given, eps."""
     kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
-    return kind(size or config.hidden_size, eps=config.norm_eps)
+    return kind(size or config.hidden_size, eps=config.norm_eps if eps is None else eps)
 
 
 class Layer(nn.Module):

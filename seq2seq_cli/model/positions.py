@@ -7,18 +7,20 @@ from torch import Tensor
 
 
 def _angles(places: Tensor, size: int) -> Tensor:
-    """places [...] -> angles [..., size / 2]: wavelengths from 2 pi to 10000 times that."""
-    exponents = torch.arange(0, size, 2, device=places.device, dtype=torch.float32) / size
-    return places.float()[..., None] / 10000.0**exponents
+    """places [...], as numbers of the precision wanted -> angles [..., half the size, rounded up]:
+    wavelengths from 2 pi to 10000 times that."""
+    exponents = torch.arange(0, size, 2, device=places.device, dtype=places.dtype) / size
+    # in this order, as published: far out a single rounding shows in the fourth digit of the sine
+    return places[..., None] * (1.0 / 10000.0**exponents)
 
 
 def sinusoids(places: Tensor, size: int) -> Tensor:
     """places [...] -> [..., size]: all sines, then all cosines."""
-    angles = _angles(places, size)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    angles = _angles(places.float(), size)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :size]
 
 
 def interleaved_sinusoids(rows: int, size: int) -> Tensor:
     """The table [rows, size] of places 0, 1, ...: sine and cosine of each wavelength side by side."""
-    angles = _angles(torch.arange(rows), size)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
+    angles = _angles(torch.arange(rows, dtype=torch.float64), size)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size].float()

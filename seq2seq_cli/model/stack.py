@@ -48,7 +48,10 @@ class Stack(nn.Module):
             self.position_embedding = _table(config.max_positions + embedding.position_offset, width)
             self.position_embedding.requires_grad_(embedding.positions == "learned")
         self.token_type_embedding = _table(embedding.token_types, width) if embedding.token_types else None
-        self.language_embedding = _table(embedding.languages, width) if embedding.languages else None
+        self.language_embedding: nn.Embedding | None = None
+        if embedding.languages:
+            self.language_embedding = _table(embedding.languages, width)
+            self.language_embedding.requires_grad_(embedding.language is not None)
         self.embedding_norm = make_norm(config, width) if embedding.norm else None
         self.embedding_projection: nn.Linear | None = None
         if embedding.size is not None:
@@ -59,8 +62,11 @@ class Stack(nn.Module):
         self.relative_bias: BucketBias | None = None
         if config.relative is not None and config.relative.kind == "buckets":
             self.relative_bias = BucketBias(config.relative, num_heads=config.num_heads, causal=config.causal)
-        self.final_norm = make_norm(config) if config.final_norm else None
-        self.final_dropout = nn.Dropout(config.dropout)
+        self.final_norm: nn.Module | None = None
+        self.final_dropout: nn.Module = nn.Identity()
+        if config.final_norm is not None:
+            self.final_norm = make_norm(config, eps=config.final_norm.eps)
+            self.final_dropout = nn.Dropout(config.final_norm.dropout)
         self.head = Head(config, config.head, self.embedding) if config.head is not None else None
 
     def new_cache(self, capacity: int) -> KVCache:

@@ -12,6 +12,7 @@ from seq2seq_cli.model import (
     EmbeddingConfig,
     EncoderDecoder,
     EncoderDecoderConfig,
+    FinalNormConfig,
     HeadConfig,
     StackConfig,
 )
@@ -42,7 +43,7 @@ def model(*, encoder_size: int = 16, share: str = "none") -> EncoderDecoder:
         cross_attention=True,
         head=HeadConfig(),
         norm_order="post" if share == "all" else "pre",
-        final_norm=share != "all",
+        final_norm=FinalNormConfig() if share != "all" else None,
         embedding=EmbeddingConfig(norm=share == "all"),
     )
     made = EncoderDecoder(EncoderDecoderConfig(encoder=encoder, decoder=decoder, share=share))
