@@ -1,22 +1,13 @@
-"""GPT-2 (Radford et al. 2019): pre-norm causal stack with learned positions and a tied head.
-
-Published matrices are stored [in, out] with query, key and value side by side; ``unpack`` turns them into
-separate [out, in] ones and ``pack`` undoes that. The cross-attention names are transformers'.
-"""
+"""GPT-2 (Radford et al. 2019): pre-norm causal stack with learned positions and a tied head."""
 
 from __future__ import annotations
 
-import re
-
-import torch
-
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.families import conv1d
 from seq2seq_cli.families.family import (
     Config,
     Family,
-    Keys,
     Role,
-    Weights,
     check_activation,
     head_size,
     linear,
@@ -80,91 +71,22 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
     )
 
 
-#: published module -> the parts side by side in its matrix
-_FUSED = {"attn.c_attn": ("q", "k", "v"), "crossattention.c_attn": ("k", "v")}
-_TRANSPOSED = (
-    *("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-    *("crossattention.q_attn", "crossattention.c_proj"),
-)
-_NAME = re.compile(r"(h\.\d+)\.(.+?)(?:\.(q|k|v))?\.(weight|bias)")
-
-
-def _unpack(weights: Weights, config: Config) -> Weights:
-    unpacked: Weights = {}
-    for name in list(weights):
-        tensor = weights.pop(name)  # so that the fused and the separate matrices never all stand in memory
-        match = _NAME.fullmatch(name)
-        if match is None or match[2] not in (*_FUSED, *_TRANSPOSED):
-            unpacked[name] = tensor
-            continue
-        layer, module, _, leaf = match.groups()
-        if tensor.ndim != (2 if leaf == "weight" else 1):
-            raise CheckpointError(f"{name} has the wrong shape {tuple(tensor.shape)}")
-        rows = tensor.t() if leaf == "weight" else tensor
-        if module not in _FUSED:
-            unpacked[name] = rows.contiguous()
-            continue
-        parts = _FUSED[module]
-        # unequal pieces of a damaged matrix are named when shapes are compared with the config
-        for part, piece in zip(parts, rows.tensor_split(len(parts)), strict=True):
-            unpacked[f"{layer}.{module}.{part}.{leaf}"] = piece.contiguous()
-    return unpacked
-
-
-def _pack(weights: Weights, config: Config) -> Weights:
-    packed: Weights = {}
-    for name, tensor in weights.items():
-        match = _NAME.fullmatch(name)
-        if match is None or match[2] not in (*_FUSED, *_TRANSPOSED):
-            packed[name] = tensor
-            continue
-        layer, module, part, leaf = match.groups()
-        if module in _FUSED:
-            parts = _FUSED[module]
-            if part != parts[0]:
-                continue
-            tensor = torch.cat([weights[f"{layer}.{module}.{other}.{leaf}"] for other in parts])
-        packed[f"{layer}.{module}.{leaf}"] = tensor.t().contiguous() if leaf == "weight" else tensor
-    return packed
-
-
-def _keys() -> Keys:
-    published, ours = "h.{layer}", "layers.{layer}"
-    return (
-        ("wte.weight", "embedding.weight"),
-        ("wpe.weight", "position_embedding.weight"),
-        *linear(f"{published}.ln_1", f"{ours}.self_norm"),
-        *linear(f"{published}.attn.c_attn.q", f"{ours}.self_attention.query"),
-        *linear(f"{published}.attn.c_attn.k", f"{ours}.self_attention.key"),
-        *linear(f"{published}.attn.c_attn.v", f"{ours}.self_attention.value"),
-        *linear(f"{published}.attn.c_proj", f"{ours}.self_attention.output"),
-        *linear(f"{published}.ln_cross_attn", f"{ours}.cross_norm"),
-        *linear(f"{published}.crossattention.q_attn", f"{ours}.cross_attention.query"),
-        *linear(f"{published}.crossattention.c_attn.k", f"{ours}.cross_attention.key"),
-        *linear(f"{published}.crossattention.c_attn.v", f"{ours}.cross_attention.value"),
-        *linear(f"{published}.crossattention.c_proj", f"{ours}.cross_attention.output"),
-        *linear(f"{published}.ln_2", f"{ours}.feedforward_norm"),
-        *linear(f"{published}.mlp.c_fc", f"{ours}.feedforward.inner"),
-        *linear(f"{published}.mlp.c_proj", f"{ours}.feedforward.outer"),
-        *linear("ln_f", "final_norm"),
-    )
-
-
 FAMILY = Family(
     name="gpt2",
     options=OPTIONS,
     stack_config=_stack_config,
     body_prefix="transformer.",
-    keys=_keys(),
-    head_keys=(("lm_head.weight", "head.weight"),),
-    ignored=(
-        r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",
-        r"multiple_choice_head\..*",
-        r"score\.weight",
+    keys=(
+        ("wte.weight", "embedding.weight"),
+        ("wpe.weight", "position_embedding.weight"),
+        *conv1d.layer_keys(),
+        *linear("ln_f", "final_norm"),
     ),
+    head_keys=(("lm_head.weight", "head.weight"),),
+    ignored=conv1d.IGNORED,
     tied=("lm_head.weight",),
-    unpack=_unpack,
-    pack=_pack,
+    unpack=conv1d.unpack,
+    pack=conv1d.pack,
     tokenizer="byte-level bpe",
     architectures={
         "encoder": "GPT2Model",
