@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.errors import CheckpointError, Finding
 from seq2seq_cli.families import Family, Role
+from seq2seq_cli.families.family import MOST_LAYERS
 from seq2seq_cli.families.translate import to_ours
 from seq2seq_cli.model import Stack, StackConfig
 from seq2seq_cli.model.stack import initialise
 
 #: how many names an error lists before it counts the rest
 _NAMED = 5
-#: far above any model; a damaged config.json must not keep us building layers for hours
-_MOST_LAYERS = 1000
 
 
 def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +38,8 @@ def stack_config(family: Family, config: Mapping[str, Any], role: Role, *, where
         raise CheckpointError(findings=wrong)
     with _placed(where):
         translated = family.stack_config(full, role)
-        if translated.num_layers > _MOST_LAYERS:
-            raise CheckpointError(f"{translated.num_layers} layers are more than the {_MOST_LAYERS} we build")
+        if translated.num_layers > MOST_LAYERS:
+            raise CheckpointError(f"{translated.num_layers} layers are more than the {MOST_LAYERS} we build")
         return translated
 
 

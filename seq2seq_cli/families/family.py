@@ -17,6 +17,8 @@ from seq2seq_cli.model.activation import ACTIVATIONS
 Role = Literal["encoder", "decoder", "cross_decoder", "masked_lm"]
 Config = Mapping[str, Any]
 Keys = tuple[tuple[str, str], ...]
+#: far above any model; a damaged config.json must not keep us building layers for hours
+MOST_LAYERS = 1000
 
 
 Weights = dict[str, Tensor]
