@@ -6,10 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from seq2seq_cli.errors import CheckpointError, nearest
-from seq2seq_cli.families import bert, gpt2, roberta
+from seq2seq_cli.families import (
+    albert,
+    bert,
+    camembert,
+    distilbert,
+    electra,
+    gpt2,
+    roberta,
+    xlm_roberta,
+)
 from seq2seq_cli.families.family import Family, Role
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (bert.FAMILY, gpt2.FAMILY, roberta.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        albert.FAMILY,
+        bert.FAMILY,
+        camembert.FAMILY,
+        distilbert.FAMILY,
+        electra.FAMILY,
+        gpt2.FAMILY,
+        roberta.FAMILY,
+        xlm_roberta.FAMILY,
+    )
+}
 
 
 def family_of(config: Mapping[str, Any], *, where: str = "") -> Family:

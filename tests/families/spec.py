@@ -39,6 +39,21 @@ def run_published(model: Any, role: str, ids: Tensor) -> Tensor:
     return output
 
 
+def make_masked(role: str, config: Options) -> Any:
+    """As ``make_published``, for families without a published decoder: their masked language model is one
+    under a causal mask (``run_causally``)."""
+    return make_published("masked_lm" if role == "decoder" else role, config)
+
+
+def run_causally(model: Any, role: str, ids: Tensor) -> Tensor:
+    """As ``run_published``, but a decoder is shown to each token without what follows it."""
+    seen = None
+    if role == "decoder":
+        seen = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    output: Tensor = model(input_ids=ids, attention_mask=seen)[0]
+    return output
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """One family under test. ``base``: a tiny config.json (width 32, two layers, 60 tokens, bos 1, eos 2,
