@@ -14,7 +14,7 @@ from seq2seq_cli.combiner import Share, Side
 from seq2seq_cli.combiner import combine as _combine
 from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
 from seq2seq_cli.decoding.engine import TextGenerator
-from seq2seq_cli.model import EncoderDecoder, Stack
+from seq2seq_cli.model import Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 __all__ = ["Hypothesis", "Pair", "combine", "generate_ids", "load"]
@@ -30,7 +30,7 @@ class Pair:
     bundle: Bundle
 
     @property
-    def model(self) -> EncoderDecoder | Stack:
+    def model(self) -> Seq2Seq | Stack:
         """Called with ids and masks: see ``EncoderDecoder.forward`` and ``Stack.forward``."""
         return self.bundle.model
 

@@ -157,7 +157,7 @@ def _generate_and_score(
     )
     from seq2seq_cli.evaluation.predictions import write_predictions
     from seq2seq_cli.evaluation.run import LOSS_METRICS, loss, predict, scores
-    from seq2seq_cli.model import EncoderDecoder
+    from seq2seq_cli.model import Seq2Seq
 
     asked = with_preset(generation)
     bundle, options = open_model(model, recipe)
@@ -172,7 +172,7 @@ def _generate_and_score(
     write_predictions(place, found)
     console.say(f"predictions: {place}")
     result: dict[str, Any] = scores(found, names, english=english)
-    if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, EncoderDecoder):
+    if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, Seq2Seq):
         values = loss(bundle, rows, prefix=prefix, batch_tokens=batch_tokens)
         result = {**{name: values[name] for name in LOSS_METRICS if name in names}, **result}
     return result

@@ -98,7 +98,7 @@ def parameter_names(name: str) -> list[dict[str, Any]]:
     family = FAMILIES[name]
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for role in ("encoder", "decoder", "cross_decoder"):
-        config = stack_config(family, {}, role, where=name)  # type: ignore[arg-type]
+        config = stack_config(family, {}, role, where=name)
         with torch.device("meta"):
             stack = Stack(config)
         ours = {key: parameter.detach() for key, parameter in stack.named_parameters()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.generate import run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.errors import CheckpointError, DataError
-from seq2seq_cli.model import EncoderDecoder, Stack
+from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
@@ -39,7 +39,7 @@ class TextGenerator:
 
     def __init__(
         self,
-        model: EncoderDecoder | Stack,
+        model: Seq2Seq | Stack,
         *,
         source_tokenizer: Tokenizer | None,
         target_tokenizer: Tokenizer | None,
@@ -83,8 +83,11 @@ class TextGenerator:
     @property
     def source_limit(self) -> int:
         """The longest source that is read whole, in tokens."""
-        encoder = self._model.encoder if isinstance(self._model, EncoderDecoder) else self._model
-        return encoder.config.max_positions
+        if isinstance(self._model, EncoderDecoder):
+            return self._model.encoder.config.max_positions
+        stack = self._model.decoder if isinstance(self._model, Seq2Seq) else self._model
+        positions = stack.config.max_positions  # source or prompt and what is written share them
+        return positions - min(self._decoding.max_new_tokens or positions // 4, positions // 2)
 
     def length(self, text: str) -> int:
         """How many tokens a source has, special ones included."""
@@ -96,14 +99,12 @@ class TextGenerator:
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, cut to what the model takes: a source on the right, a prompt on the left."""
-        if isinstance(self._model, EncoderDecoder):
-            limit = self._model.encoder.config.max_positions
+        if isinstance(self._model, Seq2Seq):
+            limit = self.source_limit
             tail = list(self._source.template[1])
             return [self._cut(ids, limit, keep_end=tail) for ids in self._source.encode(texts)]
-        positions = self._model.config.max_positions
-        wanted = self._decoding.max_new_tokens or positions // 4
         start = list(self._source.template[0])
-        limit = positions - min(wanted, positions // 2) - len(start)
+        limit = self.source_limit - len(start)
         plain = self._source.encode(texts, special=False)
         return [start + self._cut(ids, limit, keep_end=None) if ids else [] for ids in plain]
 
@@ -156,7 +157,7 @@ class TextGenerator:
 
     def _decoded(self, prompt: list[int], ids: list[int]) -> str:
         """The text of new tokens; a continuation keeps the space that joins it to its prompt."""
-        if isinstance(self._model, EncoderDecoder):
+        if isinstance(self._model, Seq2Seq):
             return self._target.decode(ids)
         before, whole = self._target.decode(prompt), self._target.decode([*prompt, *ids])
         return whole[len(before) :] if whole.startswith(before) else self._target.decode(ids)

@@ -16,14 +16,14 @@ from seq2seq_cli.decoding.sampling import Sampler
 from seq2seq_cli.decoding.single import Choose, follow
 from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, left_padded
 from seq2seq_cli.errors import CheckpointError, UsageError
-from seq2seq_cli.model import Encoded, EncoderDecoder, Stack
+from seq2seq_cli.model import Encoded, EncoderDecoder, Seq2Seq, Stack
 
 #: groups of like length that the sources of a batch are encoded in
 _GROUPS = 4
 
 
 def generate_ids(
-    model: EncoderDecoder | Stack, ids: Tensor, mask: Tensor | None = None, **options: Any
+    model: Seq2Seq | Stack, ids: Tensor, mask: Tensor | None = None, **options: Any
 ) -> list[list[Hypothesis]]:
     """Hypotheses of each row of ids [B, L], the best first.
 
@@ -37,7 +37,7 @@ def generate_ids(
 
 @torch.inference_mode()
 def run(
-    model: EncoderDecoder | Stack,
+    model: Seq2Seq | Stack,
     ids: Tensor,
     mask: Tensor | None,
     decoding: Decoding,
@@ -56,7 +56,7 @@ def run(
 
 
 def _run(
-    model: EncoderDecoder | Stack,
+    model: Seq2Seq | Stack,
     ids: Tensor,
     mask: Tensor | None,
     decoding: Decoding,
@@ -64,9 +64,9 @@ def _run(
     keys: Sequence[int] | None,
     with_scores: bool,
 ) -> list[list[Hypothesis]]:
-    check_ids(decoding, (model.decoder if isinstance(model, EncoderDecoder) else model).config.vocab_size)
+    check_ids(decoding, (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size)
     encoded = None
-    if isinstance(model, EncoderDecoder):
+    if isinstance(model, Seq2Seq):
         if decoding.start is None:
             raise CheckpointError(
                 "the checkpoint has no decoder_start_token_id",
@@ -79,7 +79,8 @@ def _run(
         prompt, visible = left_padded(ids, mask)
         decoder = model
     copies = decoding.num_return_sequences if decoding.do_sample else 1
-    limits = _limits(decoder, prompt, visible, decoding)
+    past = encoded.mask.sum(1) if encoded is not None and encoded.memory is not None else None
+    limits = _limits(decoder, prompt, visible, decoding, past=past)
     stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
     if copies > 1:
@@ -119,10 +120,10 @@ def _run(
     return [sorted(group, key=lambda h: -h.score) for group in groups]
 
 
-def encode_by_length(model: EncoderDecoder, ids: Tensor, mask: Tensor | None) -> Encoded:
+def encode_by_length(model: Seq2Seq, ids: Tensor, mask: Tensor | None) -> Encoded:
     """The encoder's states of sources [B, S], worked out in groups of like length and padded on the right:
     a batch with one long source does not pay for the padding of all the others."""
-    if mask is None or ids.shape[0] < 2 * _GROUPS:
+    if mask is None or ids.shape[0] < 2 * _GROUPS or not isinstance(model, EncoderDecoder):
         return model.encode(ids, mask)
     # visible tokens first, in their order: padding may stand on either side
     ids = ids.gather(1, (mask == 0).long().sort(dim=1, stable=True).indices)
@@ -139,7 +140,9 @@ def encode_by_length(model: EncoderDecoder, ids: Tensor, mask: Tensor | None) ->
     return Encoded(states=states, mask=visible)
 
 
-def _limits(decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding) -> Tensor:
+def _limits(
+    decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding, *, past: Tensor | None
+) -> Tensor:
     """The most new tokens of each row [B]: as asked for, and never past the decoder's last position.
 
     The last token that is written needs no position, because nothing comes after it.
@@ -148,6 +151,8 @@ def _limits(decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: De
     if visible is not None:
         lengths = visible.sum(1)
     room = decoder.config.max_positions - lengths + 1
+    if past is not None:  # places that the source [B] takes up in the stack that writes
+        room = room - past
     if int(room.min()) < 2:
         raise UsageError(
             f"a prompt of {int(lengths.max())} tokens leaves no room in the model's "

@@ -25,7 +25,8 @@ class Stepper:
     def __init__(self, decoder: Stack, encoded: Encoded | None, *, capacity: int) -> None:
         self._decoder = decoder
         self._encoded = encoded
-        self._cache = decoder.new_cache(capacity)
+        memory = None if encoded is None else encoded.memory
+        self._cache = decoder.new_cache(capacity) if memory is None else memory
 
     def start(self, prompt: Tensor, mask: Tensor | None) -> Tensor:
         """Take in prompts [R, P], padded on the left where ``mask`` [R, P] is false -> scores [R, V]."""

@@ -17,7 +17,7 @@ from seq2seq_cli.decoding.engine import TextGenerator
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.evaluation.metrics import score
 from seq2seq_cli.evaluation.predictions import Prediction
-from seq2seq_cli.model import EncoderDecoder
+from seq2seq_cli.model import Seq2Seq
 
 #: what comes from the model's own probabilities; everything else is scored from texts
 LOSS_METRICS = ("loss", "perplexity")
@@ -66,13 +66,7 @@ def loss(
     """Mean negative log-probability of the target tokens (natural logarithm), and e to that power."""
     model, source, target = bundle.model, bundle.source_tokenizer, bundle.target_tokenizer
     ids = model.special_ids
-    if (
-        not isinstance(model, EncoderDecoder)
-        or source is None
-        or target is None
-        or ids.start is None
-        or not ids.eos
-    ):
+    if not isinstance(model, Seq2Seq) or source is None or target is None or ids.start is None or not ids.eos:
         raise CheckpointError("the loss needs an encoder-decoder with tokenizers, start and eos id")
     data = PairDataset(
         rows=rows,
@@ -80,8 +74,8 @@ def loss(
         target_tokenizer=target,
         start_id=ids.start,
         eos_id=ids.eos[0],
-        max_source_length=model.encoder.config.max_positions,
-        max_target_length=model.decoder.config.max_positions,
+        max_source_length=model.longest_source,
+        max_target_length=model.longest_target,
         source_prefix=prefix,
         keep_empty=True,
     )
@@ -90,8 +84,7 @@ def loss(
     for indices in plan_validation(data.lengths, tokens_per_batch=batch_tokens, batch_size=None):
         batch = data.batch(indices).to(device)
         assert batch.source_ids is not None
-        encoded = model.encode(batch.source_ids, batch.source_mask)
-        states = model.decoder.states(batch.target_ids, batch.target_mask, encoded=encoded)
+        states = model.target_states(batch.source_ids, batch.source_mask, batch.target_ids)
         wanted = batch.labels != -100
         logits = model.decoder.logits(states[wanted])
         total += float(F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum"))

@@ -12,7 +12,11 @@ from seq2seq_cli.model.config import (
     StackConfig,
 )
 from seq2seq_cli.model.encoder_decoder import EncoderDecoder
+from seq2seq_cli.model.prefix import PrefixModel
 from seq2seq_cli.model.stack import Encoded, Stack
+
+#: what writes a target for a source
+Seq2Seq = EncoderDecoder | PrefixModel
 
 __all__ = [
     "EmbeddingConfig",
@@ -22,7 +26,9 @@ __all__ = [
     "FinalNormConfig",
     "HeadConfig",
     "KVCache",
+    "PrefixModel",
     "RelativePositions",
+    "Seq2Seq",
     "Share",
     "SpecialIds",
     "Stack",

@@ -28,6 +28,16 @@ class EncoderDecoder(nn.Module):
         if config.encoder.hidden_size != wanted:
             self.projection = nn.Linear(config.encoder.hidden_size, wanted)
 
+    @property
+    def longest_source(self) -> int:
+        """The most tokens of a source."""
+        return self.encoder.config.max_positions
+
+    @property
+    def longest_target(self) -> int:
+        """The most tokens of a target."""
+        return self.decoder.config.max_positions
+
     def encode(self, source_ids: Tensor, source_mask: Tensor | None = None) -> Encoded:
         """Source ids [B, S] and mask [B, S] -> what the decoder attends to, at the decoder's width."""
         if source_mask is None:
@@ -37,6 +47,17 @@ class EncoderDecoder(nn.Module):
             states = self.projection(states)
         return Encoded(states=states, mask=source_mask.bool())
 
+    def target_states(
+        self,
+        source_ids: Tensor,
+        source_mask: Tensor | None,
+        target_ids: Tensor,
+        target_mask: Tensor | None = None,
+    ) -> Tensor:
+        """[B, S], [B, S], [B, T] -> the decoder's states [B, T, D]."""
+        encoded = self.encode(source_ids, source_mask)
+        return self.decoder.states(target_ids, target_mask, encoded=encoded)
+
     def forward(
         self,
         source_ids: Tensor,
@@ -45,9 +66,7 @@ class EncoderDecoder(nn.Module):
         target_mask: Tensor | None = None,
     ) -> Tensor:
         """[B, S], [B, S], [B, T] -> logits [B, T, V]; target_ids begin with the start id."""
-        encoded = self.encode(source_ids, source_mask)
-        logits: Tensor = self.decoder(target_ids, target_mask, encoded=encoded)
-        return logits
+        return self.decoder.logits(self.target_states(source_ids, source_mask, target_ids, target_mask))
 
     def tie(self) -> None:
         """Make the two sides use the same parameters, as ``config.share`` says (same storage).

@@ -20,10 +20,14 @@ from seq2seq_cli.model.relative import BucketBias
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What a decoder attends to: states [B, S, D] and mask bool [B, S] (true = visible)."""
+    """What a decoder attends to: states [B, S, D] and mask bool [B, S] (true = visible).
+
+    ``memory``: for one stack that reads the source as its own past, the cache that holds it.
+    """
 
     states: Tensor
     mask: Tensor
+    memory: KVCache | None = None
 
 
 def _table(rows: int, size: int) -> nn.Embedding:
@@ -85,10 +89,8 @@ class Stack(nn.Module):
             x = x + self._positions(ids, mask, seen)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        if self.embedding_projection is not None:
-            x = self.embedding_projection(x)
-        dropped: Tensor = self.embedding_dropout(x)
-        return dropped
+        x = self.embedding_dropout(x)
+        return x if self.embedding_projection is None else self.embedding_projection(x)
 
     def _positions(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
         """[B or 1, L, D]: what stands for each token's place."""
@@ -108,11 +110,13 @@ class Stack(nn.Module):
         *,
         encoded: Encoded | None = None,
         cache: KVCache | None = None,
+        prefix: int = 0,
     ) -> Tensor:
         """Last hidden states [B, L, D] of ids [B, L].
 
         mask: [B, L], true or 1 = visible; None = all visible. ``encoded``: the source to attend to.
-        ``cache``: earlier tokens of the same rows; it takes in these ones as well.
+        ``cache``: earlier tokens of the same rows; it takes in these ones as well. ``prefix``: so many of a
+        row's first places see each other both ways, whatever the stack is (Dong et al. 2019, 2.3).
         """
         if mask is not None:
             mask = None if bool(mask.all()) else mask.bool()
@@ -121,7 +125,7 @@ class Stack(nn.Module):
         if cache is not None and cache.mask is not None:
             seen = cache.mask.sum(1, keepdim=True)
         x = self.embed(ids, mask, seen)
-        attention_mask, distances = self._sight(ids, mask, cache)
+        attention_mask, distances = self._sight(ids, mask, cache, prefix)
         plain_causal = self.config.causal and attention_mask is None and ids.shape[1] > 1
         states = None if encoded is None else encoded.states
         states_mask = None if encoded is None else source_mask(encoded.mask)
@@ -143,7 +147,7 @@ class Stack(nn.Module):
         return x
 
     def _sight(
-        self, ids: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, ids: Tensor, mask: Tensor | None, cache: KVCache | None, prefix: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """What each position may see, and for relative positions how far off it is.
 
@@ -158,8 +162,10 @@ class Stack(nn.Module):
         visible: Tensor | None = None
         if keys is not None:
             visible = keys[:, None, None, :]
-        if self.config.causal and (relative or keys is not None or total > length > 1):
+        if self.config.causal and (relative or prefix or keys is not None or total > length > 1):
             causal = left_to_right(length, total, ids.device)
+            if prefix:
+                causal = causal | (torch.arange(total, device=ids.device) < prefix)
             visible = causal if visible is None else visible & causal
         if visible is not None:
             visible = safe_mask(visible)

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq_cli.data.batch import IGNORED, Batch
-from seq2seq_cli.model import Encoded, EncoderDecoder, Stack
+from seq2seq_cli.model import Seq2Seq, Stack
 from seq2seq_cli.training.losses import label_loss
 
 
 class TrainingModule(nn.Module):
     """Cross-entropy of ``model`` at the labelled positions of a batch.
 
-    An EncoderDecoder learns target given source (seq2seq); a causal Stack the next token (causal_lm); any
+    A sequence-to-sequence model learns target given source; a causal Stack the next token (causal_lm); any
     other Stack the hidden tokens (masked_lm). ``smoothing`` is used while training only, so that a
     validation loss is the plain one and its exponential the perplexity.
     """
 
-    def __init__(self, model: EncoderDecoder | Stack, *, smoothing: float = 0.0) -> None:
+    def __init__(self, model: Seq2Seq | Stack, *, smoothing: float = 0.0) -> None:
         super().__init__()
         self.model = model
         self.smoothing = smoothing
@@ -32,19 +32,18 @@ class TrainingModule(nn.Module):
         labels: Tensor,
     ) -> Tensor:
         """Shapes as in ``Batch``; the sum of the losses over the labelled positions, a float32 scalar."""
-        encoded: Encoded | None = None
-        stack = self.model
-        if isinstance(stack, EncoderDecoder):
-            if source_ids is None:
-                raise TypeError("an encoder-decoder needs a source")
-            encoded = stack.encode(source_ids, source_mask)
-            stack = stack.decoder
-        if stack.head is None:
-            raise TypeError("a stack without a head has no loss")
         # Targets are padded at the end: behind a causal mask nothing real ever sees the padding, and
         # without a mask of its own attention takes its quick path.
-        mask = None if stack.config.causal else target_mask
-        states = stack.states(target_ids, mask, encoded=encoded)
+        if isinstance(self.model, Seq2Seq):
+            if source_ids is None:
+                raise TypeError("a sequence-to-sequence model needs a source")
+            stack = self.model.decoder
+            states = self.model.target_states(source_ids, source_mask, target_ids)
+        else:
+            stack = self.model
+            states = stack.states(target_ids, None if stack.config.causal else target_mask)
+        if stack.head is None:
+            raise TypeError("a stack without a head has no loss")
         labelled = (labels != IGNORED).flatten().nonzero().squeeze(1)
         chosen = states.flatten(0, 1).index_select(0, labelled)
         return label_loss(

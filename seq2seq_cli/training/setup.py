@@ -18,7 +18,7 @@ from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sources import check_paths, read_rows
 from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
-from seq2seq_cli.model import EncoderDecoder
+from seq2seq_cli.model import EncoderDecoder, Seq2Seq
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import Recipe, require, where_of
 from seq2seq_cli.training.models import build_model
@@ -191,31 +191,49 @@ def _dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Dataset:
     start, eos = ids.bos if ids.start is None else ids.start, next(iter(ids.eos), None)
     if (start is None or eos is None) and objective != "masked_lm":
         raise CheckpointError("the checkpoint states no start or no eos id", where=bundle.reference)
-    most = bundle.decoder.config.max_positions
-    target_length = _length(recipe, "data.max_target_length", data.max_target_length, most)
-    if objective != "seq2seq":
+    if objective in ("causal_lm", "masked_lm"):
+        most = bundle.decoder.config.max_positions
         return TextDataset(
             rows=rows,
             tokenizer=target,
             objective=objective,
             start_id=start,
             eos_id=eos,
-            max_length=target_length,
+            max_length=_length(recipe, "data.max_target_length", data.max_target_length, most),
             seed=recipe.training.seed,
         )
-    assert isinstance(bundle.model, EncoderDecoder)
+    assert isinstance(bundle.model, Seq2Seq)
     assert start is not None
     assert eos is not None
-    most = bundle.model.encoder.config.max_positions
+    source_length, target_length = _lengths(recipe, bundle.model)
     return PairDataset(
         rows=rows,
         source_tokenizer=source,
         target_tokenizer=target,
         start_id=start,
         eos_id=eos,
-        max_source_length=_length(recipe, "data.max_source_length", data.max_source_length, most),
+        max_source_length=source_length,
         max_target_length=target_length,
         source_prefix=data.source_prefix,
+    )
+
+
+def _lengths(recipe: Recipe, model: Seq2Seq) -> tuple[int, int]:
+    """The most tokens of a source and of a target: as asked for, else what the model takes."""
+    source, target = recipe.data.max_source_length, recipe.data.max_target_length
+    most_source = most_target = model.decoder.config.max_positions
+    if isinstance(model, EncoderDecoder):
+        most_source = model.encoder.config.max_positions
+    else:  # both have to fit into one row of positions; what one side asks for, the other has not
+        most_source -= target or 1
+        most_target -= source or 1
+    return (
+        _length(recipe, "data.max_source_length", source, most_source)
+        if source
+        else min(model.longest_source if target is None else most_source, most_source),
+        _length(recipe, "data.max_target_length", target, most_target)
+        if target
+        else min(model.longest_target if source is None else most_target, most_target),
     )
 
 
