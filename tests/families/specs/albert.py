@@ -14,7 +14,14 @@ SPEC = Spec(
         "max_position_embeddings": 40,
     },
     cases={
-        "groups": {"num_hidden_layers": 5, "num_hidden_groups": 2, "layer_norm_eps": 1e-3},
+        # 18 / 14: depth 9 is in group 6 only if rounded as published
+        "rounding": {
+            "num_hidden_layers": 18,
+            "num_hidden_groups": 14,
+            "hidden_size": 16,
+            "intermediate_size": 8,
+            "layer_norm_eps": 1e-3,
+        },
         "inner": {
             "num_hidden_layers": 3,
             "num_hidden_groups": 2,
