@@ -45,6 +45,19 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("roberta", "pad_token_id", {"pad_token_id": True}),
     ("gpt2", "cross_attention_hidden_size", {"cross_attention_hidden_size": 48}),
     ("gpt2", "bidirectional", {"bidirectional": True}),
+    ("camembert", "pad_token_id", {"pad_token_id": None}),
+    ("xlm-roberta", "position_embedding_type", {"position_embedding_type": "rotary"}),
+    ("electra", "position_embedding_type", {"position_embedding_type": "rotary"}),
+    ("electra", "embedding_size", {"embedding_size": 0}),
+    ("distilbert", "activation", {"activation": "snake"}),
+    ("distilbert", "n_heads", {"n_heads": 5}),
+    ("distilbert", "sinusoidal_pos_embds", {"sinusoidal_pos_embds": "yes"}),
+    ("albert", "position_embedding_type", {"position_embedding_type": "relative_key"}),
+    ("albert", "embedding_size", {"embedding_size": None}),
+    ("albert", "num_hidden_groups", {"num_hidden_groups": 4}),
+    ("albert", "num_hidden_groups", {"num_hidden_groups": 0}),
+    ("albert", "num_hidden_layers", {"num_hidden_layers": 10**9}),
+    ("albert", "inner_group_num", {"inner_group_num": 10**9}),
 ]
 
 
