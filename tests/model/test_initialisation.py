@@ -10,31 +10,24 @@ import torch
 from seq2seq_cli.checkpoint.loading import build_stack, stack_config
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.model import Stack
+from tests.families.spec import spec
 
-SIZES = {
-    "bert": {
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-        "vocab_size": 500,
-        "max_position_embeddings": 64,
-    },
-    "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 500, "n_positions": 64},
-}
-SIZES["roberta"] = SIZES["bert"]
+#: families that draw all their matrices with one standard deviation, but for what RESIDUAL says
+NORMAL = [name for name, family in FAMILIES.items() if "initializer_range" in family.options]
+#: families that shrink what adds to the residual stream, by the root of twice the number of layers
+RESIDUAL = ("gpt2",)
 
 
 def fresh(family: str, seed: int = 0, std: float = 0.05) -> Stack:
-    config = {**SIZES[family], "initializer_range": std, "tie_word_embeddings": False}
+    config = {**spec(family).base, "initializer_range": std, "tie_word_embeddings": False}
     known = FAMILIES[family]
     translated = stack_config(known, config, "cross_decoder", where="")
     return build_stack(
-        known, translated, None, published={}, where="", generator=torch.Generator().manual_seed(seed)
+        known, translated, None, published=config, where="", generator=torch.Generator().manual_seed(seed)
     )[0]
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", NORMAL)
 def test_statistics(family: str) -> None:
     stack = fresh(family)
     for name, parameter in stack.named_parameters():
@@ -45,15 +38,15 @@ def test_statistics(family: str) -> None:
         elif owner.endswith("norm"):
             assert bool((values == 1).all()), name
         else:
-            residual = family == "gpt2" and owner.endswith((".output", ".outer"))
-            expected = 0.05 / math.sqrt(2 * 3) if residual else 0.05
+            residual = family in RESIDUAL and owner.endswith((".output", ".outer"))
+            expected = 0.05 / math.sqrt(2 * stack.config.num_layers) if residual else 0.05
             error = 4 * expected / math.sqrt(2 * values.numel())
             assert float(values.std()) == pytest.approx(expected, abs=error), name
             assert abs(float(values.mean())) < 4 * expected / math.sqrt(values.numel()), name
             assert bool(torch.isfinite(values).all())
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", NORMAL)
 def test_same_seed_same_weights(family: str) -> None:
     one, two, other = (dict(fresh(family, seed).named_parameters()) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
