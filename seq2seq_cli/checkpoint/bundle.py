@@ -80,13 +80,15 @@ def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
     weights: Mapping[str, Tensor] = open_weights(folder) if with_weights else {}
     where = str(folder / "config.json")
     if not is_pair(config):
-        return Half(config=config, weights=weights, where=where)
+        return Half(config=family_of(config, where=where).respelled(config), weights=weights, where=where)
     nested = config.get(side)
     if not isinstance(nested, dict):
         raise CheckpointError(f"config.json has no {side!r} section", where=where)
     # 4.x files of shared models hold the decoder's copy only
     prefix = "decoder." if _share(config, where) == "all" else f"{side}."
-    return Half(config=nested, weights=_Under(prefix, weights), where=f"{where} ({side})")
+    where = f"{where} ({side})"
+    nested = family_of(nested, where=where).respelled(nested)
+    return Half(config=nested, weights=_Under(prefix, weights), where=where)
 
 
 def _share(config: Mapping[str, Any], where: str) -> Share:
@@ -157,8 +159,9 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
 
 def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
     stacks, reports = {}, {}
+    halves = {side: open_half(folder, side) for side in ("encoder", "decoder")}
     for side, role in (("encoder", "encoder"), ("decoder", "cross_decoder")):
-        half = open_half(folder, side)
+        half = halves[side]
         family = family_of(half.config, where=half.where)
         translated = stack_config(family, half.config, role, where=half.where)  # type: ignore[arg-type]
         stacks[side], reports[side] = build_stack(
@@ -174,7 +177,7 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         where=where,
     )
     generation = read_json(folder, "generation_config.json") or {}
-    fallback = {key: config["decoder"].get(key) for key in _ID_KEYS if key not in config}
+    fallback = {key: halves["decoder"].config.get(key) for key in _ID_KEYS if key not in config}
     model.special_ids = special_ids(
         {**fallback, **config}, generation, model.decoder.config.vocab_size, start_from_bos=True
     )

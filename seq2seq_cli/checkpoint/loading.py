@@ -19,6 +19,8 @@ from seq2seq_cli.model.stack import initialise
 
 #: how many names an error lists before it counts the rest
 _NAMED = 5
+#: options that may be 0, or absent, or a list or name: who uses them looks at them
+_IDS = ("_token_id", "language")
 
 
 def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def stack_config(family: Family, config: Mapping[str, Any], role: Role, *, where
     wrong = [
         Finding(f"{key}={full[key]!r} is not a sensible value", where, f"the default is {default!r}")
         for key, default in family.options.items()
-        if not key.endswith("_token_id") and not _sensible(full[key], default)
+        if not key.endswith(_IDS) and not _sensible(full[key], default)
     ]
     if wrong:
         raise CheckpointError(findings=wrong)

@@ -47,8 +47,10 @@ def saved_config(bundle: Bundle) -> dict[str, Any]:
     config = {key: value for key, value in bundle.config.items() if key != "torch_dtype"}
     config["dtype"] = str(next(bundle.model.parameters()).dtype).removeprefix("torch.")
     if isinstance(bundle.model, Stack):
-        config["architectures"] = [family_of(config).architectures[bundle.role]]
+        family = family_of(config)
+        config["architectures"] = [family.architectures[bundle.role]]
         config |= {"is_decoder": bundle.role == "decoder", "add_cross_attention": False}
+        config |= family.role_settings.get(bundle.role, {})
     return config
 
 

@@ -21,6 +21,13 @@ _TRANSPOSED = (
 )
 _NAME = re.compile(r"(h\.\d+)\.(.+?)(?:\.(q|k|v))?\.(weight|bias)")
 
+#: names that the published code takes for the same options
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 #: causal masks that were once saved, and heads that choose or classify
 IGNORED = (
     r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",

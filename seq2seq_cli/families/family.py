@@ -28,6 +28,29 @@ def _unchanged(weights: Weights, config: Config) -> Weights:
     return weights
 
 
+def _as_it_is(config: Config) -> dict[str, Any]:
+    return dict(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """How a published encoder-decoder's file holds its two sides.
+
+    Their names stand behind ``encoder.`` and ``decoder.``, and the token table that they have in common
+    stands beside them as ``shared``; a side may have a copy, or a table of its own, as ``table``.
+    """
+
+    architecture: str  #: class name in config.json
+    start: str  #: the id that begins a target where config.json has no decoder_start_token_id
+    shared: str = "shared.weight"
+    table: str = "embed_tokens.weight"
+    head: str = "lm_head.weight"
+    bias: str = ""  #: numbers [1, V] added to the logits, which only the whole has; "" = none
+    one_table: bool = False  #: the sides have one table whatever tie_word_embeddings says about the head
+    #: a full config.json with everything written out that follows from keys which a side does not keep
+    settle: Callable[[Config], dict[str, Any]] = field(default=_as_it_is)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One published architecture: its config.json in our terms, and its parameter names as ours.
@@ -49,11 +72,20 @@ class Family:
     head_keys: Keys = ()
     ignored: tuple[str, ...] = ()
     tied: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)  #: other spelling in config.json -> option
+    role_settings: Mapping[Role, Config] = field(default_factory=dict)  #: role -> what its config.json says
     unpack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     pack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     lacks_special_tokens: bool = False  #: published without any token that begins, ends or pads a text
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
     architectures: Mapping[Role, str] = field(default_factory=dict)  #: role -> class name in config.json
+    whole: Whole | None = None  #: for families that are published as encoder-decoders
+
+    def respelled(self, config: Config) -> dict[str, Any]:
+        """A config.json with its options under their usual names. Where a file has an option under both,
+        the other spelling wins, as it does in the published code."""
+        usual = {key: value for key, value in config.items() if key not in self.aliases}
+        return usual | {self.aliases[key]: value for key, value in config.items() if key in self.aliases}
 
 
 def linear(published: str, ours: str) -> Keys:
@@ -77,6 +109,16 @@ def refuse_unless(config: Config, key: str, allowed: Iterable[Any]) -> None:
         raise CheckpointError(
             f"{key}={value!r} is not supported", remedy=f"supported: {', '.join(map(repr, allowed))}"
         )
+
+
+def is_causal(config: Config, role: Role, *, family: str) -> bool:
+    """Whether a family that was published as causal is so in ``role``: our option ``bidirectional`` lifts the
+    mask of an encoder. Refused for the role that fills gaps, which it was never trained for."""
+    if role == "masked_lm":
+        raise CheckpointError(f"{family} is no masked language model", remedy="train it as causal_lm")
+    if config["bidirectional"] and role != "encoder":
+        raise CheckpointError("bidirectional: true is for encoders", remedy="leave it out for this side")
+    return not config["bidirectional"]
 
 
 def head_size(config: Config, hidden: str, heads: str) -> int:

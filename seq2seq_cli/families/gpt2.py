@@ -10,6 +10,7 @@ from seq2seq_cli.families.family import (
     Role,
     check_activation,
     head_size,
+    is_causal,
     linear,
 )
 from seq2seq_cli.model import EmbeddingConfig, FinalNormConfig, HeadConfig, StackConfig
@@ -42,10 +43,6 @@ OPTIONS = {
 def _stack_config(config: Config, role: Role) -> StackConfig:
     if config["cross_attention_hidden_size"] not in (None, config["n_embd"]):
         raise CheckpointError("cross_attention_hidden_size: a GPT-2 decoder attends at its own width only")
-    if role == "masked_lm":
-        raise CheckpointError("GPT-2 is no masked language model", remedy="train it as causal_lm")
-    if config["bidirectional"] and role != "encoder":
-        raise CheckpointError("bidirectional: true is for encoders", remedy="leave it out for this side")
     return StackConfig(
         vocab_size=config["vocab_size"],
         hidden_size=config["n_embd"],
@@ -61,7 +58,7 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         norm_eps=config["layer_norm_epsilon"],
         attention_scale=None if config["scale_attn_weights"] else 1.0,
         scale_by_depth=config["scale_attn_by_inverse_layer_idx"],
-        causal=not config["bidirectional"],
+        causal=is_causal(config, role, family="GPT-2"),
         cross_attention=role == "cross_decoder",
         head=None if role == "encoder" else HeadConfig(tied=config["tie_word_embeddings"]),
         dropout=config["resid_pdrop"],
@@ -83,6 +80,7 @@ FAMILY = Family(
         *linear("ln_f", "final_norm"),
     ),
     head_keys=(("lm_head.weight", "head.weight"),),
+    aliases=conv1d.ALIASES,
     ignored=conv1d.IGNORED,
     tied=("lm_head.weight",),
     unpack=conv1d.unpack,
