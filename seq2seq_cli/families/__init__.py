@@ -10,10 +10,13 @@ from seq2seq_cli.families import (
     albert,
     bert,
     camembert,
+    ctrl,
     distilbert,
     electra,
     gpt2,
+    openai_gpt,
     roberta,
+    xlm,
     xlm_roberta,
 )
 from seq2seq_cli.families.family import Family, Role
@@ -24,10 +27,13 @@ FAMILIES: dict[str, Family] = {
         albert.FAMILY,
         bert.FAMILY,
         camembert.FAMILY,
+        ctrl.FAMILY,
         distilbert.FAMILY,
         electra.FAMILY,
         gpt2.FAMILY,
+        openai_gpt.FAMILY,
         roberta.FAMILY,
+        xlm.FAMILY,
         xlm_roberta.FAMILY,
     )
 }
