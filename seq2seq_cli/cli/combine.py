@@ -38,6 +38,12 @@ def combine(
     share: Annotated[
         Literal["none", "embeddings", "all"] | None, typer.Option("--share", help="What both sides share.")
     ] = None,
+    single_stack: Annotated[
+        bool,
+        typer.Option(
+            "--single-stack", help="One stack that reads the source both ways and writes on behind it."
+        ),
+    ] = False,
     seed: Seed = 0,
     recipe: RecipeFile = None,
     overwrite: Overwrite = False,
@@ -52,10 +58,16 @@ def combine(
         raise UsageError(
             "name an encoder, or a recipe with --recipe (not both)", remedy="s2s combine bert gpt2 -o FOLDER"
         )
-    output = output or Path(_default_name(encoder, decoder))
+    if single_stack:
+        _refuse_two_sides(decoder, recipe, random_decoder, share)
+    output = output or Path(_default_name(encoder, decoder, single_stack))
     _refuse_full(output, overwrite)
     given = _settings(settings or [])
-    if recipe is not None:
+    if single_stack:
+        from seq2seq_cli.combiner import Side, combine_single
+
+        bundle = combine_single(Side(reference=encoder, random=random_encoder), settings=given, seed=seed)
+    elif recipe is not None:
         bundle = _from_recipe(recipe, given, share=share, random=(random_encoder, random_decoder))
     else:
         from seq2seq_cli.combiner import Side
@@ -79,7 +91,7 @@ def combine(
         console.say(f"wrote {output} · next: s2s finetune RECIPE with encoder-decoder {output}")
 
 
-def _default_name(encoder: str | None, decoder: str | None) -> str:
+def _default_name(encoder: str | None, decoder: str | None, single_stack: bool) -> str:
     """bert2gpt2 for ``s2s combine bert gpt2``; a recipe names no folder for its untrained model."""
     if encoder is None:
         raise UsageError("no folder to write", where="s2s combine --recipe", remedy="add -o FOLDER")
@@ -87,7 +99,23 @@ def _default_name(encoder: str | None, decoder: str | None) -> str:
         reference.rstrip("/").rpartition("/")[2].partition("@")[0]
         for reference in (encoder, decoder or encoder)
     ]
-    return "2".join(names)
+    return f"{names[0]}-single-stack" if single_stack else "2".join(names)
+
+
+def _refuse_two_sides(decoder: str | None, recipe: Path | None, random: bool, share: str | None) -> None:
+    """One stack has no second side, and nothing to share."""
+    asked = {
+        "DECODER": decoder is not None,
+        "--recipe": recipe is not None,
+        "--random-decoder": random,
+        "--share": share not in (None, "none"),
+    }
+    wrong = [name for name, given in asked.items() if given]
+    if wrong:
+        raise UsageError(
+            f"--single-stack does not go with {', '.join(wrong)}",
+            remedy="name one checkpoint and nothing else",
+        )
 
 
 def _refuse_full(output: Path, overwrite: bool) -> None:
@@ -129,13 +157,19 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     from seq2seq_cli.checkpoint.report import part_of
     from seq2seq_cli.checkpoint.saving import id_settings
 
-    config = bundle.config
+    config, ours = bundle.config, bundle.config["s2s"]
     source, target = bundle.source_tokenizer, bundle.target_tokenizer
     same = source is not None and target is not None and source.fingerprint == target.fingerprint
+    if ours.get("single_stack"):
+        sides = {"stack": {"family": config["model_type"], "from": ours["checkpoint"]}}
+    else:
+        sides = {
+            side: {"family": config[side]["model_type"], "from": ours[side]}
+            for side in ("encoder", "decoder")
+        }
     return {
-        "encoder": {"family": config["encoder"]["model_type"], "from": config["s2s"]["encoder"]},
-        "decoder": {"family": config["decoder"]["model_type"], "from": config["s2s"]["decoder"]},
-        "share": config["s2s"]["share"],
+        **sides,
+        "share": ours.get("share", "none"),
         "parameters": sum(parameter.numel() for parameter in bundle.model.parameters()),
         "parts": bundle.report.by_part(part_of),
         "fresh": sorted(bundle.report.fresh),
@@ -151,7 +185,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def _print(report: dict[str, Any]) -> None:
     """The report on stderr, in plain columns."""
-    for side in ("encoder", "decoder"):
+    for side in (name for name in ("encoder", "decoder", "stack") if name in report):
         console.say(f"{side:<8} {report[side]['family']:<8} {report[side]['from']}")
     console.say(f"\n{'part':<16}{'loaded':>14}{'fresh':>14}{'unused':>14}")
     for part, row in report["parts"].items():

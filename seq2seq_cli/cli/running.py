@@ -63,12 +63,13 @@ def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str
 def build_from_recipe(recipe: Recipe) -> Bundle:
     """The model section of a recipe, in memory; tokenizers that it trains see the training rows."""
     from seq2seq_cli.data.sources import read_rows
+    from seq2seq_cli.recipe import PAIRED
     from seq2seq_cli.training.models import build_model
 
     data = recipe.data
     rows = []
     if data.train is not None:
-        source = data.source if recipe.training.objective == "seq2seq" else None
+        source = data.source if recipe.training.objective in PAIRED else None
         rows = read_rows(data.train, source=source, target=data.target, on_bad_row=data.on_bad_row)
     return build_model(recipe, rows)
 

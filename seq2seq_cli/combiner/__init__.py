@@ -16,14 +16,14 @@ from seq2seq_cli.checkpoint.bundle import Bundle, join
 from seq2seq_cli.checkpoint.loading import build_stack, stack_config
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.saving import id_settings
-from seq2seq_cli.combiner.sides import Opened, Side, open_side, split_settings, with_settings
+from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, open_side, split_settings, with_settings
 from seq2seq_cli.combiner.tokens import special_ids
 from seq2seq_cli.errors import CheckpointError, UsageError
-from seq2seq_cli.model import Share, SpecialIds, Stack
+from seq2seq_cli.model import PrefixModel, Share, SpecialIds, Stack
 from seq2seq_cli.model.resize import add_tokens
 from seq2seq_cli.text.tokenizer import Tokenizer
 
-__all__ = ["Share", "Side", "combine", "split_settings"]
+__all__ = ["Share", "Side", "combine", "combine_single", "split_settings"]
 
 #: stands in a report behind the name of a parameter that got rows for new tokens
 _NEW_ROWS = " (rows of new tokens)"
@@ -85,6 +85,48 @@ def combine(
         target_tokenizer=opened[1].tokenizer,
         report=report,
         reference=f"{opened[0].origin} → {opened[1].origin}",
+    )
+
+
+def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, seed: int = 0) -> Bundle:
+    """One checkpoint as a whole sequence-to-sequence model: a single stack with the prefix mask.
+
+    settings: its own config.json keys, and the ids in ``RESERVED``. Errors as in ``combine``.
+    """
+    own = {key: value for key, value in (settings or {}).items() if key in RESERVED}
+    opened = open_side(side, "encoder")
+    opened = with_settings(opened, {k: v for k, v in (settings or {}).items() if k not in RESERVED})
+    generator = torch.Generator().manual_seed(3 * seed)
+    stack, report = build_stack(
+        opened.family,
+        stack_config(opened.family, opened.config, "decoder", where=opened.where),
+        opened.weights,
+        published=opened.config,
+        where=opened.where,
+        may_be_fresh=_may_be_fresh,
+        generator=generator,
+    )
+    _check_vocabulary(stack, opened)
+    ids, opened, grown = special_ids(own, opened, stack, generator=generator)
+    report += LoadReport(fresh={name + _NEW_ROWS: size for name, size in grown.items()})
+    model = PrefixModel(stack).eval()
+    model.special_ids = ids
+    ours = {
+        "version": __version__,
+        "single_stack": True,
+        "checkpoint": opened.origin,
+        "seed": seed,
+        "trained": False,
+        "fresh": sorted(report.fresh),
+    }
+    return Bundle(
+        model=model,
+        config={**opened.config, "s2s": ours, **id_settings(ids)},
+        role="decoder",
+        source_tokenizer=opened.tokenizer,
+        target_tokenizer=opened.tokenizer,
+        report=report.prefixed("stack"),
+        reference=f"{opened.origin} (single stack)",
     )
 
 

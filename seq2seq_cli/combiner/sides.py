@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER, is_pair, open_half
+from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER
 from seq2seq_cli.checkpoint.files import read_config
+from seq2seq_cli.checkpoint.halves import is_encoder_decoder, open_half
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.errors import Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, family_of
@@ -73,7 +74,7 @@ def open_side(side: Side, name: str) -> Opened:
     folder = resolve(side.reference).folder
     found = open_half(folder, name, with_weights=not side.random)
     family = family_of(found.config, where=found.where)
-    target = name == "decoder" and is_pair(read_config(folder))
+    target = name == "decoder" and is_encoder_decoder(read_config(folder))
     tokenizer = side.tokenizer or (Tokenizer.from_folder(folder / TARGET_TOKENIZER) if target else None)
     config = {key: value for key, value in found.config.items() if key not in _FILE_KEYS}
     if side.random and side.tokenizer is not None:

@@ -13,6 +13,7 @@ from seq2seq_cli.recipe.load import (
     where_of,
 )
 from seq2seq_cli.recipe.sections import (
+    PAIRED,
     DataSection,
     GenerationSection,
     GroupSection,
@@ -26,6 +27,7 @@ from seq2seq_cli.recipe.sections import (
 )
 
 __all__ = [
+    "PAIRED",
     "DataSection",
     "GenerationSection",
     "GroupSection",

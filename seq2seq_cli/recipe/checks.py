@@ -9,6 +9,7 @@ from typing import Any
 from seq2seq_cli.recipe.fields import Section
 from seq2seq_cli.recipe.sections import (
     LOSS_METRICS,
+    PAIRED,
     SAMPLING_OPTIONS,
     GenerationSection,
     ModelSection,
@@ -94,8 +95,8 @@ def _objective(recipe: RecipeFile) -> Iterator[Problem]:
         )
     if objective == "causal_lm":
         yield from _one_sided(model, "causal_lm", needed="decoder", other="encoder")
-    if objective == "masked_lm":
-        yield from _one_sided(model, "masked_lm", needed="encoder", other="decoder")
+    if objective in ("masked_lm", "prefix_lm"):
+        yield from _one_sided(model, objective, needed="encoder", other="decoder")
 
 
 def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) -> Iterator[Problem]:
@@ -161,7 +162,11 @@ def _training(training: TrainingSection) -> Iterator[Problem]:
 
 
 def _groups(recipe: RecipeFile) -> Iterator[Problem]:
-    absent = {"causal_lm": ("encoder", "cross_attention"), "masked_lm": ("decoder", "cross_attention")}
+    absent = {
+        "causal_lm": ("encoder", "cross_attention"),
+        "masked_lm": ("decoder", "cross_attention"),
+        "prefix_lm": ("decoder", "cross_attention"),
+    }
     objective, asked = recipe.training.objective, "training.objective"
     for index, part in enumerate(recipe.model.freeze):
         if part in absent.get(objective, ()):
@@ -208,6 +213,6 @@ def _validation(recipe: RecipeFile) -> Iterator[Problem]:
     name, keys = training.metric_for_best_model, ("training.metric_for_best_model", "training.eval_samples")
     if training.eval_samples == 0:
         yield _problem(f"{name} needs generated text", "raise eval_samples, or use loss", *keys)
-    if training.objective != "seq2seq":
+    if training.objective not in PAIRED:
         keys = ("training.metric_for_best_model", "training.objective")
         yield _problem(f"{training.objective} is not scored by {name}", "use loss or perplexity", *keys)

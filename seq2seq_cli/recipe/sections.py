@@ -90,6 +90,10 @@ class TokenizersSection(Section):
     target: Tokenizer | None = Field(default=None, description="for the decoder's texts")
 
 
+#: objectives that learn a target for a source; the others read one text
+PAIRED = ("seq2seq", "prefix_lm")
+
+
 class ModelSection(Section):
     """What to join, and how. Without ``decoder`` the encoder's checkpoint serves on both sides."""
 
@@ -167,7 +171,7 @@ class GroupsSection(Section):
 class TrainingSection(Section):
     """How to train. Names and meanings are those of transformers' TrainingArguments where one exists."""
 
-    objective: Literal["seq2seq", "causal_lm", "masked_lm"] = Field(
+    objective: Literal["seq2seq", "prefix_lm", "causal_lm", "masked_lm"] = Field(
         default="seq2seq", description="what is learnt"
     )
     learning_rate: Positive = Field(default=5e-5, description="peak learning rate")

@@ -20,7 +20,7 @@ from seq2seq_cli.checkpoint.bundle import (
 from seq2seq_cli.checkpoint.files import read_config, read_json
 from seq2seq_cli.checkpoint.loading import build_stack, full_config, stack_config
 from seq2seq_cli.checkpoint.references import resolve
-from seq2seq_cli.combiner import Side, combine
+from seq2seq_cli.combiner import Side, combine, combine_single
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role
 from seq2seq_cli.families import family_of as family_by_config
@@ -40,7 +40,11 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     asks for that: sources for the encoder's, targets for the decoder's."""
     section = recipe.model
     objective = recipe.training.objective
-    if objective != "seq2seq":
+    if objective == "prefix_lm" and not _is_whole(section):
+        return combine_single(
+            _side(section, "encoder", _one_tokenizer(section, rows)), settings=section.set, seed=section.seed
+        )
+    if objective in ("causal_lm", "masked_lm"):
         which: _Which = "decoder" if objective == "causal_lm" else "encoder"
         side = _side(section, which, _tokenizers(section, rows, only=which)[which])
         return single_stack(side, "decoder" if objective == "causal_lm" else "masked_lm", seed=section.seed)
@@ -112,6 +116,14 @@ def _tokenizers(
             source = which == "encoder" and only is None  # rows of language modelling have a target alone
             made[which] = _train(spec, (row.source if source else row.target for row in rows))
     return made
+
+
+def _one_tokenizer(section: ModelSection, rows: Sequence[Row]) -> Tokenizer | None:
+    """The tokenizer of a single stack that reads and writes; a trained one sees both texts of each row."""
+    spec = section.tokenizers.source or (section.encoder.tokenizer if section.encoder else None)
+    if isinstance(spec, TrainTokenizer):
+        return _train(spec, (text for row in rows for text in (row.source, row.target)))
+    return None if spec is None else _read_tokenizer(spec, "encoder")
 
 
 def _train(spec: TrainTokenizer, texts: Iterable[str]) -> Tokenizer:

@@ -109,11 +109,13 @@ def split_parts(
 
 def part_name(model: nn.Module, name: str) -> str:
     """encoder, decoder or cross_attention (with the projection between the sides) for a parameter's name.
-    A single stack is all decoder when it is causal, all encoder when it is not."""
+    A single stack is all decoder when it is causal, all encoder when it is not, or when it does both."""
     if name.startswith("projection.") or ".cross_attention." in name or ".cross_norm." in name:
         return "cross_attention"
     if name.startswith(("encoder.", "decoder.")):
         return name.partition(".")[0]
+    if name.startswith("stack."):
+        return "encoder"
     return "decoder" if getattr(model, "config").causal else "encoder"  # noqa: B009
 
 

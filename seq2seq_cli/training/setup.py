@@ -20,7 +20,7 @@ from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq
 from seq2seq_cli.model.attention import Attention
-from seq2seq_cli.recipe import Recipe, require, where_of
+from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, split_parts
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         train_rows=rows,
         validation=validation,
         validation_batches=_validation_batches(recipe, validation),
-        sample_rows=samples if training.objective == "seq2seq" else [],
+        sample_rows=samples if training.objective in PAIRED else [],
         plan=plan,
         identity=_identity(recipe, train, validation, plan),
         decoding=_decoding(recipe, bundle, train),
@@ -133,7 +133,7 @@ def _check_precision(recipe: Recipe) -> None:
 def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
     """Rows to learn from and to validate with; every missing file is reported at once."""
     data = recipe.data
-    source = data.source if recipe.training.objective == "seq2seq" else None
+    source = data.source if recipe.training.objective in PAIRED else None
     findings: list[Finding] = []
     for spec in (data.train, data.validation):
         if spec is not None:
@@ -161,8 +161,8 @@ def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
 def _model(recipe: Recipe, rows: Sequence[Row], checkpoint: Checkpoint | None) -> Bundle:
     if checkpoint is None:
         return build_model(recipe, rows)
-    roles: dict[str, Any] = {"causal_lm": "decoder", "masked_lm": "masked_lm", "seq2seq": None}
-    return load_bundle(str(checkpoint.folder), role=roles[recipe.training.objective])
+    roles: dict[str, Any] = {"causal_lm": "decoder", "masked_lm": "masked_lm"}
+    return load_bundle(str(checkpoint.folder), role=roles.get(recipe.training.objective))
 
 
 def _fresh_names(bundle: Bundle) -> Sequence[str]:
