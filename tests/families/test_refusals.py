@@ -58,6 +58,17 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("albert", "num_hidden_groups", {"num_hidden_groups": 0}),
     ("albert", "num_hidden_layers", {"num_hidden_layers": 10**9}),
     ("albert", "inner_group_num", {"inner_group_num": 10**9}),
+    ("openai-gpt", "afn", {"afn": "gelu_new"}),
+    ("openai-gpt", "n_head", {"n_head": 5}),
+    ("openai-gpt", "bidirectional", {"bidirectional": True}),
+    ("ctrl", "dff", {"dff": 0}),
+    ("ctrl", "n_head", {"n_head": 5}),
+    ("ctrl", "bidirectional", {"bidirectional": True}),
+    ("xlm", "asm", {"asm": True}),
+    ("xlm", "n_heads", {"n_heads": 5}),
+    ("xlm", "n_langs", {"n_langs": 0}),
+    ("xlm", "language", {"n_langs": 3, "language": 3}),
+    ("xlm", "causal", {"causal": 1}),
 ]
 
 
@@ -76,9 +87,10 @@ def test_every_wrong_value_at_once() -> None:
     assert len(caught.value.findings) == 3
 
 
-def test_gpt2_is_no_masked_language_model() -> None:
+@pytest.mark.parametrize("family", ["gpt2", "openai-gpt", "ctrl"])
+def test_no_masked_language_model(family: str) -> None:
     with pytest.raises(CheckpointError, match="masked"):
-        stack_config(FAMILIES["gpt2"], tiny.base("gpt2"), "masked_lm", where="c")
+        stack_config(FAMILIES[family], tiny.base(family), "masked_lm", where="c")
 
 
 def test_unknown_family() -> None:

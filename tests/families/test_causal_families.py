@@ -1,0 +1,70 @@
+"""GPT and CTRL: what their specs do not show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.loading import stack_config
+from seq2seq_cli.families import FAMILIES
+from tests import tiny
+from tests.families.spec import spec
+
+BUFFERS = {
+    "openai-gpt": {
+        "transformer.h.0.attn.bias": torch.ones(1, 1, 40, 40),
+        "transformer.position_ids": torch.arange(40),
+        "multiple_choice_head.summary.weight": torch.ones(1, 32),
+    },
+    "ctrl": {"transformer.pos_encoding": torch.ones(40, 32), "classifier.weight": torch.ones(2, 32)},
+}
+
+
+@pytest.mark.parametrize("family", BUFFERS)
+def test_old_buffers_and_heads_of_other_tasks(family: str, tmp_path: Path) -> None:
+    tiny.save_language_model(family, tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({**load_file(path), **BUFFERS[family]}, path, metadata={"format": "pt"})
+    report = load_bundle(str(tmp_path)).report
+    assert set(report.unused) == set(BUFFERS[family])
+    assert not report.fresh
+
+
+def test_ctrl_far_out(tmp_path: Path) -> None:
+    """Its positions are computed, in single precision: far out only the published order of steps gives the
+    published numbers."""
+    model = tiny.save_language_model("ctrl", tmp_path, n_positions=1200, n_layer=1)
+    ids = torch.randint(0, 60, (1, 1200), generator=torch.Generator().manual_seed(0))
+    ours = load_bundle(str(tmp_path)).model
+    with torch.no_grad():
+        assert tiny.relative_error(ours(ids), model(input_ids=ids)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gpt2", "openai-gpt", "ctrl"])
+@pytest.mark.parametrize("usual", ["hidden_size", "max_position_embeddings"])
+def test_sizes_under_their_common_names(family: str, usual: str) -> None:
+    """transformers takes these for n_embd and n_positions, so a config.json may have them."""
+    known = FAMILIES[family]
+    config = spec(family).config()
+    renamed = {key: value for key, value in config.items() if key != known.aliases[usual]}
+    renamed[usual] = config[known.aliases[usual]]
+    assert known.respelled(renamed) == config
+    assert stack_config(known, known.respelled(renamed), "decoder", where="") == stack_config(
+        known, config, "decoder", where=""
+    )
+
+
+def test_dropout_is_where_it_was_published() -> None:
+    """CTRL has none on attention, GPT has all three kinds, each where its config says."""
+    rates = {"embd_pdrop": 0.1, "resid_pdrop": 0.2, "attn_pdrop": 0.3}
+    for family, on_attention in (("openai-gpt", 0.3), ("ctrl", 0.0)):
+        config = stack_config(FAMILIES[family], {**spec(family).base, **rates}, "decoder", where="")
+        assert (config.embedding.dropout, config.dropout, config.attention_dropout) == (
+            *(0.1, 0.2),
+            on_attention,
+        )
+        assert config.final_norm is None or config.final_norm.dropout == 0.0
