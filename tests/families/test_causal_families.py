@@ -68,3 +68,68 @@ def test_dropout_is_where_it_was_published() -> None:
             on_attention,
         )
         assert config.final_norm is None or config.final_norm.dropout == 0.0
+
+
+#: well-known config.json files, with keys that only old ones carry
+PUBLISHED = {
+    "openai-gpt": {
+        "afn": "gelu",
+        "architectures": ["OpenAIGPTLMHeadModel"],
+        "attn_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "openai-gpt",
+        "n_ctx": 512,
+        "n_embd": 768,
+        "n_head": 12,
+        "n_layer": 12,
+        "n_positions": 512,
+        "n_special": 0,
+        "predict_special_tokens": True,
+        "resid_pdrop": 0.1,
+        "summary_activation": None,
+        "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True,
+        "summary_type": "cls_index",
+        "summary_use_proj": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "vocab_size": 40478,
+    },
+    "ctrl": {
+        "architectures": None,
+        "attn_pdrop": 0.1,
+        "dff": 8192,
+        "embd_pdrop": 0.1,
+        "from_tf": False,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-06,
+        "model_type": "ctrl",
+        "n_ctx": 512,
+        "n_embd": 1280,
+        "n_head": 16,
+        "n_layer": 48,
+        "n_positions": 50000,
+        "num_labels": 1,
+        "output_attentions": False,
+        "resid_pdrop": 0.1,
+        "vocab_size": 246534,
+    },
+}
+#: layers, hidden size, heads, feed-forward, positions, vocabulary, activation, norm order, eps
+EXPECTED = {
+    "openai-gpt": (12, 768, 12, 3072, 512, 40478, "gelu_new", "post", 1e-5),
+    "ctrl": (48, 1280, 16, 8192, 50000, 246534, "relu", "pre", 1e-6),
+}
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+@pytest.mark.parametrize("role", ["encoder", "decoder", "cross_decoder"])
+def test_published_configs_are_accepted(family: str, role: str) -> None:
+    stack = stack_config(FAMILIES[family], PUBLISHED[family], role, where="")  # type: ignore[arg-type]
+    assert (
+        *(stack.num_layers, stack.hidden_size, stack.num_heads, stack.feedforward_size),
+        *(stack.max_positions, stack.vocab_size, stack.activation, stack.norm_order, stack.norm_eps),
+    ) == EXPECTED[family]
+    assert stack.causal
+    assert stack.cross_attention is (role == "cross_decoder")

@@ -212,3 +212,51 @@ def test_starting_values() -> None:
                 tiny.config("xlm", emb_dim=64, sinusoidal_embeddings=True)
             )
             torch.testing.assert_close(table.weight, made.position_embeddings.weight, rtol=0, atol=1e-6)
+
+
+def test_a_published_config_is_accepted() -> None:
+    """xlm-mlm-enfr-1024, with keys that only old files carry."""
+    config = {
+        "architectures": ["XLMWithLMHeadModel"],
+        "asm": False,
+        "attention_dropout": 0.1,
+        "bos_index": 0,
+        "causal": False,
+        "dropout": 0.1,
+        "emb_dim": 1024,
+        "embed_init_std": 0.02209708691207961,
+        "end_n_top": 5,
+        "eos_index": 1,
+        "gelu_activation": True,
+        "id2lang": {"0": "en", "1": "fr"},
+        "init_std": 0.02,
+        "is_encoder": True,
+        "lang2id": {"en": 0, "fr": 1},
+        "layer_norm_eps": 1e-12,
+        "mask_index": 5,
+        "max_position_embeddings": 512,
+        "max_vocab": -1,
+        "min_count": 0,
+        "model_type": "xlm",
+        "n_heads": 8,
+        "n_langs": 2,
+        "n_layers": 6,
+        "n_words": 64139,
+        "pad_index": 2,
+        "same_enc_dec": True,
+        "share_inout_emb": True,
+        "sinusoidal_embeddings": False,
+        "start_n_top": 5,
+        "summary_activation": None,
+        "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True,
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "unk_index": 3,
+        "use_lang_emb": True,
+    }
+    for role in ("encoder", "masked_lm", "decoder", "cross_decoder"):
+        stack = stack_config(XLM, XLM.respelled({**config, "language": "fr"}), role, where="")  # type: ignore[arg-type]
+        assert (stack.vocab_size, stack.hidden_size, stack.feedforward_size) == (64139, 1024, 4096)
+        assert (stack.num_layers, stack.num_heads, stack.activation) == (6, 8, "gelu")
+        assert (stack.embedding.languages, stack.embedding.language) == (2, 1)
