@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seq2seq_cli.families import bert, roberta
+from seq2seq_cli.families import roberta
 
 FAMILY = replace(
     roberta.FAMILY,
     name="camembert",
-    options={**bert.OPTIONS, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+    options={**roberta.FAMILY.options, "vocab_size": 30522},
     tokenizer="sentencepiece unigram",
     architectures={
         "encoder": "CamembertModel",
