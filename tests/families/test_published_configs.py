@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+import transformers
 
 from seq2seq_cli.checkpoint.loading import stack_config
-from seq2seq_cli.families import family_of
+from seq2seq_cli.families import FAMILIES, family_of
 from seq2seq_cli.model import StackConfig
 
 ROLES = ("encoder", "decoder", "cross_decoder", "masked_lm")
@@ -148,3 +150,27 @@ def test_accepted(name: str, role: str) -> None:
     assert stack.cross_attention is (role == "cross_decoder")
     assert stack.embedding.token_types == config.get("type_vocab_size", 0)
     assert set(stack.layer_order) <= {0}, "ALBERT's twelve layers are one"
+
+
+#: families whose configuration class the reference still has
+KNOWN = [name for name in FAMILIES if name in transformers.CONFIG_MAPPING]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_defaults_are_the_published_ones(name: str) -> None:
+    """A config.json may leave out what equals its family's default."""
+    theirs = transformers.AutoConfig.for_model(name).to_dict()
+    ours = {key: value for key, value in FAMILIES[name].options.items() if key in theirs}
+    follow = {key for key in ours if ours[key] is None}  # from another option
+    assert {key: theirs[key] for key in ours if key not in follow} == {
+        key: value for key, value in ours.items() if key not in follow
+    }
+    assert len(ours) > 10
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_architectures_exist(name: str) -> None:
+    configuration = transformers.CONFIG_MAPPING[name].__module__
+    modeling = import_module(configuration.replace("configuration", "modeling"))
+    for architecture in FAMILIES[name].architectures.values():
+        assert hasattr(modeling, architecture), architecture
