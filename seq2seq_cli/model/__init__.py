@@ -2,6 +2,7 @@
 
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import (
+    AdaptiveConfig,
     EmbeddingConfig,
     EncoderDecoderConfig,
     FinalNormConfig,
@@ -19,6 +20,7 @@ from seq2seq_cli.model.stack import Encoded, Stack
 Seq2Seq = EncoderDecoder | PrefixModel
 
 __all__ = [
+    "AdaptiveConfig",
     "EmbeddingConfig",
     "Encoded",
     "EncoderDecoder",

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq_cli.model.cache import KVCache
-from seq2seq_cli.model.relative import DistanceVectors
+from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.relative import Relative
 
 
 def safe_mask(mask: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class Attention(nn.Module):
         dropout: float,
         bias: bool = True,
         key_value_size: int | None = None,
-        relative: DistanceVectors | None = None,
+        relative: Relative | None = None,
     ) -> None:
         super().__init__()
         inner = num_heads * head_size
@@ -82,21 +83,30 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None,
         causal: bool = False,
-        distances: Tensor | None = None,
+        distances: Distances | None = None,
+        blanks: Tensor | None = None,
         cache: KVCache | None = None,
         depth: int = 0,
     ) -> Tensor:
         """Self-attention of x [B, L, D]. ``mask`` [B, 1 or N, Q, K], bool or numbers to add to the scores
-        (None = all visible, or the plain left-to-right mask when ``causal``); ``distances`` [B or 1, Q, K]
-        for relative positions; with a cache, keys and values of earlier steps join in."""
+        (None = all visible, or the plain left-to-right mask when ``causal``); ``distances`` for relative
+        positions; ``blanks`` [1, M, D] stand before the first place of every row, to be seen only; with a
+        cache, keys and values of earlier steps join in."""
         query, keys, values = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        if blanks is not None:
+            keys, values = self._behind(blanks, self.key, keys), self._behind(blanks, self.value, values)
         if cache is not None:
             keys, values = cache.append(depth, keys, values)
         if self.relative is not None and distances is not None:
-            query, scores = self.relative(query, keys, distances)
+            query, scores = self.relative(query, keys, distances, cache=cache, depth=depth)
             mask = hidden_from(scores, mask)
         attended: Tensor = self.output(self._attend(query, keys, values, mask, causal=causal))
         return attended
+
+    def _behind(self, blanks: Tensor, project: nn.Module, projected: Tensor) -> Tensor:
+        """Keys or values [B, N, L, H] -> [B, N, M + L, H], with those of ``blanks`` [1, M, D] before them."""
+        before = self._split(project(blanks)).expand(projected.shape[0], -1, -1, -1)
+        return torch.cat([before, projected], dim=2)
 
     def cross_attend(
         self,

@@ -9,24 +9,32 @@ from torch import Tensor
 class KVCache:
     """Preallocated self-attention keys and values per depth, plus the source's, projected once.
 
-    ``length`` slots are filled; ``mask`` [R, length] says which of them each row may see, so that prompts
-    padded on either side work. R (rows) may be a multiple of the source rows: beams of one source share
-    its keys and values (see ``attention.cross_attend``).
+    ``length`` tokens were taken in and ``slots`` are filled; ``mask`` [R, slots] says which of them each row
+    may see, so that prompts padded on either side work. R (rows) may be a multiple of the source rows: beams
+    of one source share its keys and values (see ``attention.cross_attend``).
+
+    With a ``memory``, that many blank slots come before the first token, and between calls only so many of
+    the last visible slots are kept (Dai et al. 2019, 3.2).
     """
 
-    def __init__(self, *, num_layers: int, capacity: int) -> None:
+    def __init__(self, *, num_layers: int, capacity: int, memory: int = 0) -> None:
         self.length = 0
+        self.slots = 0
+        self.memory = memory
         self.mask: Tensor | None = None  # None = every filled slot is visible
-        self._capacity = max(1, capacity)
+        self.waves: dict[int, Tensor] = {}  # depth -> see relative.DistanceWaves
+        self._first = 0  # the filled slots stand from here on; what is before them was forgotten
+        self._capacity = max(1, capacity + memory)
         self._self: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
         self._cross: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
 
     def append(self, depth: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store ``keys``/``values`` [R, N, Q, H] behind the filled slots; return all [R, N, length + Q, H].
+        """Store ``keys``/``values`` [R, N, Q, H] behind the filled slots; return all [R, N, slots + Q, H].
 
-        ``length`` moves on only in ``advance``, once a whole step went through every depth.
+        ``slots`` moves on only in ``advance``, once a whole step went through every depth.
         """
-        end = self.length + keys.shape[2]
+        start = self._first + self.slots
+        end = start + keys.shape[2]
         stored = self._self[depth]
         if stored is None or stored[0].shape[2] < end:
             stored = self._self[depth] = (
@@ -34,16 +42,20 @@ class KVCache:
                 self._grown(stored, 1, values, end),
             )
         for store, new in zip(stored, (keys, values), strict=True):
-            store[:, :, self.length : end] = new
-        return stored[0][:, :, :end], stored[1][:, :, :end]
+            store[:, :, start:end] = new
+        return stored[0][:, :, self._first : end], stored[1][:, :, self._first : end]
 
     def _grown(self, stored: tuple[Tensor, Tensor] | None, which: int, like: Tensor, needed: int) -> Tensor:
         rows, heads, _, size = like.shape
         capacity = self._capacity if stored is None else 2 * stored[0].shape[2]
         fresh = like.new_empty(rows, heads, max(capacity, needed), size)
         if stored is not None:
-            fresh[:, :, : self.length] = stored[which][:, :, : self.length]
+            fresh[:, :, self._filled] = stored[which][:, :, self._filled]
         return fresh
+
+    @property
+    def _filled(self) -> slice:
+        return slice(self._first, self._first + self.slots)
 
     def cross(self, depth: int) -> tuple[Tensor, Tensor] | None:
         """The source's keys and values [B, N, S, H] at this depth, None before the first step."""
@@ -55,14 +67,37 @@ class KVCache:
 
     def advance(self, mask: Tensor | None, *, steps: int, rows: int, device: torch.device) -> None:
         """Count ``steps`` new slots as filled; ``mask`` [R, steps] marks the visible ones (None = all)."""
+        if not self.slots:
+            self.slots = self.memory
         if mask is not None or self.mask is not None:
             before = self.mask
             if before is None:
-                before = torch.ones(rows, self.length, dtype=torch.bool, device=device)
+                before = torch.ones(rows, self.slots, dtype=torch.bool, device=device)
             if mask is None:
                 mask = torch.ones(rows, steps, dtype=torch.bool, device=device)
             self.mask = torch.cat([before, mask], dim=1)
         self.length += steps
+        self.slots += steps
+        if self.memory:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep the last ``memory`` visible slots of each row. What no row sees any more is given up at the
+        front, and moved over once that is as much as is kept."""
+        gone = self.slots - self.memory
+        if self.mask is not None:
+            from_here_on = self.mask.flip(1).cumsum(1).flip(1)
+            self.mask = self.mask & (from_here_on <= self.memory)
+            gone = int(self.mask.any(0).long().argmax())
+            self.mask = self.mask[:, gone:]
+        self._first += gone
+        self.slots -= gone
+        if self._first < self.slots:
+            return
+        for stored in self._self:
+            for store in stored or ():
+                store[:, :, : self.slots] = store[:, :, self._filled]
+        self._first = 0
 
     def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
         """Keep the given rows [R'] of the self-attention part, in that order (beam reordering, finished
@@ -77,10 +112,10 @@ class KVCache:
 
     def _taken(self, store: Tensor, rows: Tensor) -> Tensor:
         """``store[rows]``, copying the filled slots only, in place where the number of rows stays."""
-        filled = store[:, :, : self.length].index_select(0, rows)
+        filled = store[:, :, self._filled].index_select(0, rows)
         if rows.shape[0] == store.shape[0]:
-            store[:, :, : self.length] = filled
+            store[:, :, self._filled] = filled
             return store
         fresh = store.new_empty(rows.shape[0], *store.shape[1:])
-        fresh[:, :, : self.length] = filled
+        fresh[:, :, self._filled] = filled
         return fresh

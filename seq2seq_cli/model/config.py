@@ -8,8 +8,17 @@ from typing import Literal
 #: learned: a trained table · fixed: a table of interleaved sines and cosines, stored but not trained ·
 #: sinusoidal: computed, all sines before all cosines · none: order is known to attention alone, if at all
 Positions = Literal["learned", "fixed", "sinusoidal", "none"]
-Init = Literal["normal", "scaled_residual", "fan_in"]
+Init = Literal["normal", "uniform", "scaled_residual", "fan_in"]
 Share = Literal["none", "embeddings", "all"]  #: which parameters the two sides of a pair have in common
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveConfig:
+    """A vocabulary in clusters, the most frequent tokens first."""
+
+    cutoffs: tuple[int, ...] = ()  #: the first tokens of the second, third, ... cluster
+    divisor: int = 1  #: how much narrower each cluster's vectors are than those of the cluster before
+    projection_init_std: float = 0.02  #: of the maps between the clusters' widths and the hidden size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +26,7 @@ class EmbeddingConfig:
     """How token ids become the input of the first layer."""
 
     size: int | None = None  #: width of the tables, with a linear map to the hidden size; None = no map
+    adaptive: AdaptiveConfig | None = None  #: then ``size`` is the first cluster's width
     scale: float = 1.0  #: factor on the token embedding
     positions: Positions = "learned"
     position_offset: int = 0  #: the first token's row in the position table (RoBERTa: pad id + 1)
@@ -25,6 +35,7 @@ class EmbeddingConfig:
     language: int | None = None  #: the row that is added to every token; None = none is added
     norm: bool = False
     dropout: float = 0.0
+    mask_row: bool = False  #: a vector that stands for a hidden token is kept with the stack, frozen
     init_std: float | None = None  #: None = the stack's
 
 
@@ -37,12 +48,15 @@ class HeadConfig:
     bias: bool = False
     tied: bool = True  #: the vocabulary matrix is the token embedding
     scale: float = 1.0  #: factor on the states
+    #: of an adaptive vocabulary, by cluster: whether states are narrowed by the embedding's map, turned round
+    tied_projections: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalNormConfig:
-    """The norm behind the last layer."""
+    """What stands behind the last layer."""
 
+    norm: bool = True  #: False = dropout alone
     eps: float | None = None  #: None = the stack's
     dropout: float = 0.0  #: behind it
 
@@ -53,12 +67,21 @@ class RelativePositions:
 
     buckets: a learned bias per head and bucket of distances, one table a stack (Raffel et al. 2020, 2.1) ·
     key, key_query: a learned vector per distance, multiplied with the queries, or with the keys as well
-    (Shaw et al. 2018; Huang et al. 2020, methods 1 and 4), one table a layer.
+    (Shaw et al. 2018; Huang et al. 2020, methods 1 and 4), one table a layer · waves: sines and cosines of
+    the distance through a map of each layer's, multiplied with the queries (Dai et al. 2019, 3.3).
     """
 
-    kind: Literal["buckets", "key", "key_query"]
-    rows: int  #: number of buckets, or of the distances that are told apart
-    furthest: int = 0  #: buckets: distances from here on share the last one
+    kind: Literal["buckets", "key", "key_query", "waves"]
+    rows: int = 0  #: number of buckets, or of the distances that are told apart
+    #: buckets: distances from here on share the last one · waves: those beyond count as this one; 0 = none
+    furthest: int = 0
+    dropout: float = 0.0  #: waves: on the sines and cosines
+    shared_biases: bool = False  #: waves: the two biases of the queries are the same in all layers
+    segments: int = 0  #: waves: rows of a table that tells texts apart, kept frozen
+    #: waves: without a source, every sequence begins behind so many states of zeros, and a cache keeps that
+    #: many states from call to call (Dai et al. 2019, 3.2); 0 = it begins alone, and all are kept
+    memory: int = 0
+    same_length: bool = False  #: waves: each place sees that many places at most, itself among them
 
 
 @dataclass(frozen=True, kw_only=True)

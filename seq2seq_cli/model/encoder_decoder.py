@@ -77,10 +77,10 @@ class EncoderDecoder(nn.Module):
             return
         theirs = dict(self.decoder.named_modules())
         for name, module in self.encoder.named_modules():
-            if self.config.share == "embeddings" and name != "embedding":
+            if self.config.share == "embeddings" and name.split(".")[0] != "embedding":
                 continue
             for leaf, parameter in list(module.named_parameters(recurse=False)):
-                shared = getattr(theirs[name], leaf)
+                shared = dict(theirs[name].named_parameters(recurse=False))[leaf]
                 if shared.shape != parameter.shape:
                     shapes = f"{tuple(parameter.shape)} and {tuple(shared.shape)}"
                     raise ValueError(f"{name}.{leaf} has the shapes {shapes}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +12,17 @@ from torch.nn import functional as F
 from seq2seq_cli.model.activation import ACTIVATIONS
 from seq2seq_cli.model.config import HeadConfig, StackConfig
 from seq2seq_cli.model.layer import make_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPart:
+    """One choice among C things: states [M, E], their scores states @ weight.T + bias, and what was to be
+    chosen [M]; its loss is the cross-entropy of those."""
+
+    states: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    labels: Tensor
 
 
 class Head(nn.Module):
@@ -44,3 +58,12 @@ class Head(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
         return F.linear(self.transform(states), self.weight, self.bias)
+
+    def label_parts(self, states: Tensor, labels: Tensor) -> Iterator[LabelPart]:
+        """States [M, D] with the tokens that they should foretell [M] as choices whose losses add up: one."""
+        yield LabelPart(states=self.transform(states), weight=self.weight, bias=self.bias, labels=labels)
+
+    @property
+    def adds_up(self) -> bool:
+        """False: the loss is that of one choice among all tokens."""
+        return False

@@ -10,7 +10,8 @@ from seq2seq_cli.model.activation import ACTIVATIONS
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import StackConfig
-from seq2seq_cli.model.relative import DistanceVectors
+from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.relative import Relative, make_relative
 
 
 class FeedForward(nn.Module):
@@ -51,9 +52,7 @@ class Layer(nn.Module):
         if config.scale_by_depth:
             scale /= depth + 1
 
-        def attention(
-            *, key_value_size: int | None = None, relative: DistanceVectors | None = None
-        ) -> Attention:
+        def attention(*, key_value_size: int | None = None, relative: Relative | None = None) -> Attention:
             return Attention(
                 hidden_size=config.hidden_size,
                 num_heads=config.num_heads,
@@ -65,10 +64,7 @@ class Layer(nn.Module):
                 relative=relative,
             )
 
-        relative = None
-        if config.relative is not None and config.relative.kind != "buckets":
-            relative = DistanceVectors(config.relative, head_size=config.head_size, scale=scale)
-        self.self_attention = attention(relative=relative)
+        self.self_attention = attention(relative=make_relative(config, scale=scale))
         self.self_norm = make_norm(config)
         self.cross_attention: Attention | None = None
         self.cross_norm: nn.Module | None = None
@@ -93,18 +89,24 @@ class Layer(nn.Module):
         *,
         mask: Tensor | None,
         causal: bool,
-        distances: Tensor | None = None,
+        distances: Distances | None = None,
+        blanks: Tensor | None = None,
         states: Tensor | None = None,
         states_mask: Tensor | None = None,
         cache: KVCache | None = None,
         depth: int = 0,
     ) -> Tensor:
-        """x [B, L, D] -> [B, L, D]. Masks as in ``Attention``; ``states`` is the source, if any."""
+        """x [B, L, D] -> [B, L, D]. Masks as in ``Attention``; ``states`` is the source, if any; ``blanks``
+        [1, M, D] are states of this layer's input before the first place."""
         attend, cross, cross_norm = self.self_attention, self.cross_attention, self.cross_norm
+        if blanks is not None and self.pre_norm:
+            blanks = self.self_norm(blanks)
         x = self._residual(
             x,
             self.self_norm,
-            lambda y: attend(y, mask=mask, causal=causal, distances=distances, cache=cache, depth=depth),
+            lambda y: attend(
+                y, mask=mask, causal=causal, distances=distances, blanks=blanks, cache=cache, depth=depth
+            ),
         )
         if cross is not None and cross_norm is not None and states is not None:
             source = states

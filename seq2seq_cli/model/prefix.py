@@ -22,6 +22,7 @@ class PrefixModel(nn.Module):
         if stack.head is None or not stack.config.causal:
             raise TypeError("a prefix model needs a causal stack with a head")
         self.stack = stack
+        stack.memory = 0  # source and target are one whole, behind nothing
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
 

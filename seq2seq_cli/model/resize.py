@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from seq2seq_cli.model.adaptive import AdaptiveHead
 from seq2seq_cli.model.stack import Stack
 
 
@@ -16,7 +17,7 @@ def add_tokens(stack: Stack, count: int, *, generator: torch.Generator | None = 
     Returns the number of fresh values per parameter. A tied head stays tied. TypeError for an embedding
     that is not one plain table.
     """
-    if not isinstance(stack.embedding, nn.Embedding):
+    if not isinstance(stack.embedding, nn.Embedding) or isinstance(stack.head, AdaptiveHead):
         raise TypeError("only a plain embedding table can grow")
     config = stack.config
     std = config.embedding.init_std or config.init_std

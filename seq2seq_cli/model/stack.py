@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seq2seq_cli.model.attention import hidden_from, left_to_right, safe_mask, source_mask
+from seq2seq_cli.model.adaptive import AdaptiveEmbedding, AdaptiveHead
+from seq2seq_cli.model.attention import hidden_from, source_mask
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import SpecialIds, StackConfig
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import Layer, make_norm
 from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
-from seq2seq_cli.model.relative import BucketBias
+from seq2seq_cli.model.relative import BucketBias, DistanceWaves
+from seq2seq_cli.model.sight import sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,14 @@ class Stack(nn.Module):
         self.generation: dict[str, object] = {}
         embedding = config.embedding
         width = embedding.size or config.hidden_size
-        self.embedding = _table(config.vocab_size, width)
+        self.embedding: nn.Embedding | AdaptiveEmbedding
+        if embedding.adaptive is None:
+            self.embedding = _table(config.vocab_size, width)
+        else:
+            self.embedding = AdaptiveEmbedding(config, embedding.adaptive)
+        self.mask_embedding: nn.Parameter | None = None
+        if embedding.mask_row:
+            self.mask_embedding = nn.Parameter(torch.empty(1, 1, width), requires_grad=False)
         self.position_embedding: nn.Embedding | None = None
         if embedding.positions in ("learned", "fixed"):
             self.position_embedding = _table(config.max_positions + embedding.position_offset, width)
@@ -58,24 +67,42 @@ class Stack(nn.Module):
             self.language_embedding.requires_grad_(embedding.language is not None)
         self.embedding_norm = make_norm(config, width) if embedding.norm else None
         self.embedding_projection: nn.Linear | None = None
-        if embedding.size is not None:
+        if embedding.size is not None and embedding.adaptive is None:
             self.embedding_projection = nn.Linear(width, config.hidden_size)
         self.embedding_dropout = nn.Dropout(embedding.dropout)
         self.order = config.layer_order or tuple(range(config.num_layers))
         self.layers = nn.ModuleList(Layer(config, depth) for depth in range(max(self.order) + 1))
         self.relative_bias: BucketBias | None = None
-        if config.relative is not None and config.relative.kind == "buckets":
-            self.relative_bias = BucketBias(config.relative, num_heads=config.num_heads, causal=config.causal)
+        relative = config.relative
+        if relative is not None and relative.kind == "buckets":
+            self.relative_bias = BucketBias(relative, num_heads=config.num_heads, causal=config.causal)
+        if relative is not None and relative.shared_biases:
+            self._share_biases()
+        #: blank states before a sequence, and those that a cache keeps. A target is read and written as one
+        #: whole behind its source, with nothing before it and nothing forgotten.
+        self.memory = 0 if relative is None or config.cross_attention else relative.memory
         self.final_norm: nn.Module | None = None
         self.final_dropout: nn.Module = nn.Identity()
         if config.final_norm is not None:
-            self.final_norm = make_norm(config, eps=config.final_norm.eps)
+            if config.final_norm.norm:
+                self.final_norm = make_norm(config, eps=config.final_norm.eps)
             self.final_dropout = nn.Dropout(config.final_norm.dropout)
-        self.head = Head(config, config.head, self.embedding) if config.head is not None else None
+        self.head: Head | AdaptiveHead | None = None
+        if config.head is not None and isinstance(self.embedding, AdaptiveEmbedding):
+            self.head = AdaptiveHead(config, config.head, self.embedding)
+        elif config.head is not None and isinstance(self.embedding, nn.Embedding):
+            self.head = Head(config, config.head, self.embedding)
+
+    def _share_biases(self) -> None:
+        """Give every layer the first one's biases of the queries."""
+        waves = [module for module in self.layers.modules() if isinstance(module, DistanceWaves)]
+        for other in waves[1:]:
+            other.content_bias, other.position_bias = waves[0].content_bias, waves[0].position_bias
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for sequences of about ``capacity`` tokens (it grows when they are longer)."""
-        return KVCache(num_layers=self.config.num_layers, capacity=min(capacity, self.config.max_positions))
+        most = min(capacity, self.config.max_positions)
+        return KVCache(num_layers=self.config.num_layers, capacity=most, memory=self.memory)
 
     def embed(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
         """ids [B, L] -> [B, L, D]. Positions count visible tokens, so padding on either side changes
@@ -99,7 +126,7 @@ class Stack(nn.Module):
         else:
             places = (mask.long().cumsum(1) - 1).clamp(min=0) + seen
         if self.position_embedding is None:
-            return sinusoids(places, self.embedding.embedding_dim)
+            return sinusoids(places, self.config.embedding.size or self.config.hidden_size)
         looked_up: Tensor = self.position_embedding(places + self.config.embedding.position_offset)
         return looked_up
 
@@ -125,7 +152,22 @@ class Stack(nn.Module):
         if cache is not None and cache.mask is not None:
             seen = cache.mask.sum(1, keepdim=True)
         x = self.embed(ids, mask, seen)
-        attention_mask, distances = self._sight(ids, mask, cache, prefix)
+        starts = cache is None or not cache.slots
+        blanks = x.new_zeros(1, self.memory, x.shape[2]) if self.memory and starts else None
+        relative = self.config.relative
+        seen_sight = sight(
+            self.config,
+            ids,
+            mask,
+            cache,
+            prefix=prefix,
+            blanks=0 if blanks is None else self.memory,
+            window=self.memory if relative is not None and relative.same_length else 0,
+            training=self.training,
+        )
+        attention_mask, distances = seen_sight.mask, seen_sight.distances
+        if self.relative_bias is not None and distances is not None:
+            attention_mask = hidden_from(self.relative_bias(distances), attention_mask)
         plain_causal = self.config.causal and attention_mask is None and ids.shape[1] > 1
         states = None if encoded is None else encoded.states
         states_mask = None if encoded is None else source_mask(encoded.mask)
@@ -135,6 +177,7 @@ class Stack(nn.Module):
                 mask=attention_mask,
                 causal=plain_causal,
                 distances=distances,
+                blanks=blanks,
                 states=states,
                 states_mask=states_mask,
                 cache=cache,
@@ -143,51 +186,9 @@ class Stack(nn.Module):
         if cache is not None:
             cache.advance(mask, steps=ids.shape[1], rows=ids.shape[0], device=ids.device)
         if self.final_norm is not None:
-            x = self.final_dropout(self.final_norm(x))
-        return x
-
-    def _sight(
-        self, ids: Tensor, mask: Tensor | None, cache: KVCache | None, prefix: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What each position may see, and for relative positions how far off it is.
-
-        The mask is bool [B, 1, Q, K], or numbers to add to the scores [B or 1, N, Q, K] where the stack has
-        a bias, or None where the plain mask of the stack (full or causal) is meant. Distances [B or 1, Q, K]
-        count visible tokens.
-        """
-        keys = self._visible_keys(ids, mask, cache)
-        length = ids.shape[1]
-        total = length + (0 if cache is None else cache.length)
-        relative = self.config.relative is not None
-        visible: Tensor | None = None
-        if keys is not None:
-            visible = keys[:, None, None, :]
-        if self.config.causal and (relative or prefix or keys is not None or total > length > 1):
-            causal = left_to_right(length, total, ids.device)
-            if prefix:
-                causal = causal | (torch.arange(total, device=ids.device) < prefix)
-            visible = causal if visible is None else visible & causal
-        if visible is not None:
-            visible = safe_mask(visible)
-        if not relative:
-            return visible, None
-        places = torch.arange(total, device=ids.device)[None] if keys is None else keys.long().cumsum(1) - 1
-        distances = places[:, total - length :, None] - places[:, None, :]
-        if self.relative_bias is not None:
-            return hidden_from(self.relative_bias(distances), visible), None
-        return visible, distances
-
-    def _visible_keys(self, ids: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor | None:
-        """bool [B, K] over earlier tokens and these; None when all are visible."""
-        past = 0 if cache is None else cache.length
-        past_mask = None if cache is None else cache.mask
-        if mask is None and past_mask is None:
-            return None
-        now = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        if not past:
-            return now
-        before = past_mask if past_mask is not None else now.new_ones(ids.shape[0], past)
-        return torch.cat([before, now], dim=1)
+            x = self.final_norm(x)
+        dropped: Tensor = self.final_dropout(x)
+        return dropped
 
     def logits(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]; the stack must have a head."""
@@ -221,7 +222,8 @@ def initialise(
     normal(0, init_std) for matrices, zero biases, norms at identity. scaled_residual: GPT-2 shrinks the
     projections that add to the residual stream by sqrt(2 * layers) (Radford et al. 2019, 2.3). fan_in: T5
     draws each matrix with the inverse root of its input's width times ``init_std``, its embeddings with
-    ``init_std`` alone (the published code).
+    ``init_std`` alone (the published code). uniform: from -init_std to init_std, but for the maps of an
+    adaptive vocabulary.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -234,11 +236,15 @@ def initialise(
                 parameter.fill_(1.0)
             elif owner == "position_embedding" and config.embedding.positions == "fixed":
                 parameter.copy_(interleaved_sinusoids(*parameter.shape))
+            elif config.init == "uniform" and ".projections." not in owner:
+                parameter.uniform_(-config.init_std, config.init_std, generator=generator)
             else:
                 parameter.normal_(0.0, _std(config, owner, parameter), generator=generator)
 
 
 def _std(config: StackConfig, owner: str, parameter: Tensor) -> float:
+    if config.embedding.adaptive is not None and ".projections." in owner:
+        return config.embedding.adaptive.projection_init_std
     if owner.endswith("embedding") and config.embedding.init_std is not None:
         return config.embedding.init_std
     if config.init == "scaled_residual" and owner.endswith(("output", "outer")):

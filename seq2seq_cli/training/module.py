@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq_cli.data.batch import IGNORED, Batch
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
 from seq2seq_cli.training.losses import label_loss
 
@@ -20,6 +21,11 @@ class TrainingModule(nn.Module):
 
     def __init__(self, model: Seq2Seq | Stack, *, smoothing: float = 0.0) -> None:
         super().__init__()
+        head = (model.decoder if isinstance(model, Seq2Seq) else model).head
+        if smoothing and head is not None and head.adds_up:
+            raise UsageError(
+                "label_smoothing_factor does not go with an adaptive softmax", remedy="set it to 0"
+            )
         self.model = model
         self.smoothing = smoothing
 
@@ -46,13 +52,11 @@ class TrainingModule(nn.Module):
             raise TypeError("a stack without a head has no loss")
         labelled = (labels != IGNORED).flatten().nonzero().squeeze(1)
         chosen = states.flatten(0, 1).index_select(0, labelled)
-        return label_loss(
-            stack.head.transform(chosen),
-            stack.head.weight,
-            stack.head.bias,
-            labels.flatten().index_select(0, labelled),
-            smoothing=self.smoothing if self.training else 0.0,
-        )
+        smoothing = self.smoothing if self.training else 0.0
+        loss = torch.zeros((), device=states.device)
+        for part in stack.head.label_parts(chosen, labels.flatten().index_select(0, labelled)):
+            loss = loss + label_loss(part.states, part.weight, part.bias, part.labels, smoothing=smoothing)
+        return loss
 
 
 def tensors_of(
