@@ -20,7 +20,10 @@ from urllib.parse import urlsplit
 from seq2seq_cli import console
 from seq2seq_cli.errors import HubError, ResourceError, S2SError
 
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_TOKENIZERS = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "vocab.pkl"),
+    "vocab.bin",
+)
 _SMALL = (
     *_TOKENIZERS,
     "generation_config.json",

@@ -1,7 +1,7 @@
-"""Published tokenizer files → a ``tokenizers.Tokenizer`` and its tokenizer_config.json.
+"""Published tokenizer files → a ``tokenizers.Tokenizer``, its tokenizer_config.json and its rule over words.
 
-The rules are those of transformers 5 (``AutoTokenizer``), so that ids are equal: BERT, GPT-2 and RoBERTa
-tokenizers are rebuilt from their vocabulary by the settings in tokenizer_config.json, even where there is a
+The rules are those of transformers 5 (``AutoTokenizer``), so that ids are equal: the families' tokenizers
+are rebuilt from their vocabulary by the settings in tokenizer_config.json, even where there is a
 tokenizer.json; any other class is its tokenizer.json as it stands. Only files with fixed names inside the
 folder are opened. Names of files or code inside tokenizer_config.json are ignored.
 """
@@ -9,63 +9,82 @@ folder are opened. Names of files or code inside tokenizer_config.json are ignor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
-from seq2seq_cli.text.files import check_size, mapping, read_json, token_id
-from seq2seq_cli.text.special_tokens import DEFAULT_TOKENS, add_tokens, inferred, special_tokens
-from seq2seq_cli.text.tokenizer import rust_errors
+from seq2seq_cli.text import unigram, words
+from seq2seq_cli.text.files import read_json
+from seq2seq_cli.text.parts import Parts
+from seq2seq_cli.text.pipelines import BUILDERS, finish
+from seq2seq_cli.text.special_tokens import (
+    add_tokens,
+    default_tokens,
+    further_tokens,
+    inferred,
+    special_tokens,
+    with_mask_of,
+)
+from seq2seq_cli.text.tokenizer import NAMED_TOKENS, rust_errors
+from seq2seq_cli.text.words import Words
 
 _NEVER_KEPT = ("auto_map", "name_or_path", "chat_template", "add_bos_token", "add_eos_token", "init_inputs")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pieces:
-    """What a folder says about its tokenizer, before anything is built."""
-
-    folder: Path
-    config: Mapping[str, Any]
-    named: dict[str, str | AddedToken]
-    published: Mapping[str, Any] | None  # tokenizer.json
-
-
-def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, object]] | None:
-    """The backend and the configuration to keep, or None when ``folder`` has no tokenizer files.
+def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, object], Words | None] | None:
+    """The backend, the configuration to keep and the rule over words of the families that have one; None
+    when ``folder`` has no tokenizer files.
 
     Raises :class:`CheckpointError` that names the file.
     """
     published = read_json(folder / "tokenizer.json")
-    has_legacy = (folder / "vocab.txt").is_file() or (folder / "vocab.json").is_file()
     config = read_json(folder / "tokenizer_config.json") or {}
-    class_name, family = _family(folder, config, published, has_legacy)
-    if published is None and not has_legacy:
+    found = _family(folder, config, published)
+    if found is None:
         return None
+    class_name, family = found
 
     added, named, extra = special_tokens(folder, config, published)
-    if family in DEFAULT_TOKENS:
-        named = {**DEFAULT_TOKENS[family], **named}
-    tokens = {name: token for name, token in named.items() if token is not None}
-    pieces = _Pieces(folder=folder, config=config, named=tokens, published=published)
-    backend = _BUILDERS[family](pieces)
-    add_tokens(backend, added, (*tokens.values(), *extra), folder)
-    _finish(backend, family, pieces)
-    if family == "generic":
-        tokens = {**inferred(backend), **tokens}
-    kept = {
+    named = {**default_tokens(family), **named}
+    tokens = {name: token for name in NAMED_TOKENS if (token := named.get(name)) is not None}
+    tokens = with_mask_of(family, tokens)
+    parts = Parts(folder=folder, config=config, named=tokens, published=published)
+    kept: dict[str, object] = {
         key: value
         for key, value in config.items()
         if (value is None or isinstance(value, bool | int | float | str))
         and key not in _NEVER_KEPT
         and not key.endswith(("_file", "_token"))
     }
+    rule: Words | None = None
+    further: Sequence[str | AddedToken] = further_tokens(family)
+    if family in words.FAMILIES:
+        backend, rule = words.build_words(family, parts)
+    elif family in unigram.FAMILIES:
+        backend, further, settings = unigram.build_unigram(family, parts)
+        kept |= settings
+    elif family == "generic":
+        backend = _as_published(parts)
+    else:
+        backend = BUILDERS[family](parts)
+    extra = list(further) if extra is None else extra
+    add_tokens(backend, added, list(tokens.values()), extra, folder)
+    finish(backend, family, parts)
+    if family == "generic":
+        tokens = {**inferred(backend), **tokens}
+    elif further:
+        kept["extra_special_tokens"] = [str(token) for token in extra]
     kept["tokenizer_class"] = class_name
-    return backend, {**kept, **{name: str(token) for name, token in tokens.items()}}
+    return backend, {**kept, **{name: str(token) for name, token in tokens.items()}}, rule
+
+
+def _as_published(parts: Parts) -> tokenizers.Tokenizer:
+    with rust_errors(parts.json_file, "the tokenizer is not accepted"):
+        return tokenizers.Tokenizer.from_str(json.dumps(parts.published))
 
 
 # -- which family ------------------------------------------------------------------------------------------
@@ -78,6 +97,17 @@ _FAMILY_OF_CLASS = {
     "RobertaTokenizer": "roberta",
     "BartTokenizer": "roberta",
     "LongformerTokenizer": "roberta",
+    "OpenAIGPTTokenizer": "openai-gpt",
+    "AlbertTokenizer": "albert",
+    "XLNetTokenizer": "xlnet",
+    "T5Tokenizer": "t5",
+    "MT5Tokenizer": "t5",
+    "CamembertTokenizer": "camembert",
+    "XLMRobertaTokenizer": "xlm-roberta",
+    "MBartTokenizer": "mbart",
+    "CTRLTokenizer": "ctrl",
+    "XLMTokenizer": "xlm",
+    "TransfoXLTokenizer": "transfo-xl",
 }
 _CLASS_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
@@ -87,48 +117,72 @@ _CLASS_OF_MODEL_TYPE = {
     "roberta": "RobertaTokenizer",
     "bart": "RobertaTokenizer",
     "longformer": "RobertaTokenizer",
-    "albert": "AlbertTokenizer",
-    "camembert": "CamembertTokenizer",
-    "ctrl": "CTRLTokenizer",
     "openai-gpt": "OpenAIGPTTokenizer",
-    "t5": "T5Tokenizer",
-    "transfo-xl": "TransfoXLTokenizer",
-    "xlm": "XLMTokenizer",
+    "albert": "AlbertTokenizer",
     "xlnet": "XLNetTokenizer",
+    "t5": "T5Tokenizer",
+    "mt5": "T5Tokenizer",
+    "camembert": "CamembertTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "mbart": "MBartTokenizer",
+    "ctrl": "CTRLTokenizer",
+    "xlm": "XLMTokenizer",
+    "transfo-xl": "TransfoXLTokenizer",
 }
-_MODEL_OF_FAMILY = {"bert": "WordPiece", "gpt2": "BPE", "roberta": "BPE"}
+_MODEL_OF_FAMILY = {
+    "bert": "WordPiece",
+    **dict.fromkeys(("gpt2", "roberta", "openai-gpt"), "BPE"),
+    **dict.fromkeys(unigram.FAMILIES, "Unigram"),
+}
+#: What a family is read from where there is no tokenizer.json; the first that is there decides.
+_FILES_OF_FAMILY: dict[str, tuple[str, ...]] = {
+    "bert": ("vocab.txt",),
+    **dict.fromkeys(("gpt2", "roberta", "openai-gpt", "ctrl", "xlm"), ("vocab.json",)),
+    "transfo-xl": (*words.PICKLED, "vocab.txt"),
+    **{family: (file,) for family, file in unigram.MODEL_FILES.items()},
+}
 _PLAIN_CLASSES = ("", "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "PythonBackend")
-_OTHER_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.pkl", "vocab.bin")
+_FILES = tuple(
+    dict.fromkeys([*(name for files in _FILES_OF_FAMILY.values() for name in files), "tokenizer.model"])
+)
 
 
 def _family(
-    folder: Path, config: Mapping[str, Any], published: Mapping[str, Any] | None, has_legacy: bool
-) -> tuple[str, str]:
-    """The class name to keep and the family of rules; a class without rules needs a tokenizer.json."""
+    folder: Path, config: Mapping[str, Any], published: Mapping[str, Any] | None
+) -> tuple[str, str] | None:
+    """The class name to keep and the family of rules; None when there is no tokenizer."""
+    there = [name for name in _FILES if (folder / name).is_file()]
+    class_name = _class_name(folder, config)
+    if published is None and not there:
+        return None
+    family = _FAMILY_OF_CLASS.get(class_name, "generic")
+    if family in words.FAMILIES and any(name in there for name in _FILES_OF_FAMILY[family]):
+        return class_name, family  # transformers too takes these files and no tokenizer.json
+    if published is not None:
+        # A BERT class over a BPE file is a slip of the publisher: the file is the better witness.
+        if _MODEL_OF_FAMILY.get(family) != _model_type(published):
+            family = "generic"
+        return class_name or "PreTrainedTokenizerFast", family
+    if not class_name and ("vocab.txt" in there or "vocab.json" in there):
+        class_name = _class_from_files(folder)
+    if class_name not in _FAMILY_OF_CLASS:
+        raise CheckpointError(
+            f"a {class_name or 'SentencePiece'} without a tokenizer.json is not understood",
+            where=str(folder / there[0]),
+            remedy="load it with transformers' AutoTokenizer and save it: that writes a tokenizer.json",
+        )
+    return class_name, _FAMILY_OF_CLASS[class_name]
+
+
+def _class_name(folder: Path, config: Mapping[str, Any]) -> str:
     model_config = read_json(folder / "config.json") or {}
     named = config.get("tokenizer_class") or model_config.get("tokenizer_class")
     model_type = model_config.get("model_type")
     if model_type == "encoder-decoder" and isinstance(model_config.get("encoder"), dict):
         model_type = model_config["encoder"].get("model_type")
     class_name = str(named or _CLASS_OF_MODEL_TYPE.get(str(model_type), "")).removesuffix("Fast")
-    if class_name + "Fast" in _PLAIN_CLASSES or class_name in _PLAIN_CLASSES:
-        class_name = ""
-    if published is not None:
-        family = _FAMILY_OF_CLASS.get(class_name, "generic")
-        # A BERT class over a BPE file is a slip of the publisher: the file is the better witness.
-        if _MODEL_OF_FAMILY.get(family) != _model_type(published):
-            family = "generic"
-        return class_name or "PreTrainedTokenizerFast", family
-    if not class_name and has_legacy:
-        class_name = _class_from_files(folder)
-    other = next((name for name in _OTHER_FILES if (folder / name).is_file()), None)
-    if class_name in _FAMILY_OF_CLASS or (not has_legacy and other is None):
-        return class_name, _FAMILY_OF_CLASS.get(class_name, "generic")
-    raise CheckpointError(
-        f"a {class_name or 'SentencePiece'} without a tokenizer.json is not understood",
-        where=str(folder / (other or "tokenizer_config.json")),
-        remedy="load it with transformers' AutoTokenizer and save it: that writes a tokenizer.json",
-    )
+    plain = class_name + "Fast" in _PLAIN_CLASSES or class_name in _PLAIN_CLASSES
+    return "" if plain else class_name
 
 
 def _class_from_files(folder: Path) -> str:
@@ -142,157 +196,9 @@ def _model_type(published: Mapping[str, Any]) -> str:
     model = published.get("model")
     if not isinstance(model, dict):
         return ""
+    if "type" in model:
+        return str(model["type"])
     # Files of the first versions carry no type.
-    return str(model.get("type") or ("BPE" if "merges" in model else "WordPiece"))
-
-
-# -- building ------------------------------------------------------------------------------------------------
-
-
-def _bert(pieces: _Pieces) -> tokenizers.Tokenizer:
-    file = _vocabulary_file(pieces, "vocab.txt")
-    with rust_errors(file, "the vocabulary is not accepted"):
-        vocab = _vocabulary(pieces) or models.WordPiece.read_file(str(file))
-        backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=_named(pieces, "unk_token")))
-    lowercase = _flag(pieces, "do_lower_case", True)
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=_flag(pieces, "tokenize_chinese_chars", True),
-        strip_accents=_optional_flag(pieces, "strip_accents"),
-        lowercase=lowercase,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-    return backend
-
-
-def _byte_level(pieces: _Pieces) -> tokenizers.Tokenizer:
-    file = _vocabulary_file(pieces, "vocab.json")
-    with rust_errors(file, "the vocabulary or merges.txt is not accepted"):
-        vocab = _vocabulary(pieces)
-        if vocab is not None:
-            merges = _merges(pieces)
-        else:
-            _vocabulary_file(pieces, "merges.txt")
-            vocab, merges = models.BPE.read_file(str(file), str(pieces.folder / "merges.txt"))
-        model = models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
-    backend = tokenizers.Tokenizer(model)
-    space = _flag(pieces, "add_prefix_space", False)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def _as_published(pieces: _Pieces) -> tokenizers.Tokenizer:
-    file = pieces.folder / "tokenizer.json"
-    with rust_errors(file, "the tokenizer is not accepted"):
-        return tokenizers.Tokenizer.from_str(json.dumps(pieces.published))
-
-
-_BUILDERS: dict[str, Callable[[_Pieces], tokenizers.Tokenizer]] = {
-    "bert": _bert,
-    "gpt2": _byte_level,
-    "roberta": _byte_level,
-    "generic": _as_published,
-}
-
-
-def _finish(backend: tokenizers.Tokenizer, family: str, pieces: _Pieces) -> None:
-    """The template of special tokens around a text; its ids are known once all tokens are added."""
-
-    def pair(name: str) -> tuple[str, int]:
-        token = _named(pieces, name)
-        number = backend.token_to_id(token)
-        assert number is not None  # every named token was added
-        return token, number
-
-    if family == "bert":
-        cls, sep = pair("cls_token"), pair("sep_token")
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
-            pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
-            special_tokens=[cls, sep],
-        )
-    elif family == "roberta":
-        trim = _flag(pieces, "trim_offsets", True)
-        space = _flag(pieces, "add_prefix_space", False)
-        backend.post_processor = processors.RobertaProcessing(
-            pair("sep_token"), pair("cls_token"), trim_offsets=trim, add_prefix_space=space
-        )
-    elif family == "gpt2":
-        backend.post_processor = _gpt2_template(pieces, pair)
-
-
-def _gpt2_template(pieces: _Pieces, pair: Callable[[str], tuple[str, int]]) -> Any:
-    """tokenizer.json's own; without one ``add_bos_token`` and ``add_eos_token`` say (OPT begins with bos)."""
-    if pieces.published is not None and pieces.published.get("post_processor"):
-        bare = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
-        bare["post_processor"] = pieces.published["post_processor"]
-        with rust_errors(pieces.folder / "tokenizer.json", "the post_processor is not accepted"):
-            return tokenizers.Tokenizer.from_str(json.dumps(bare)).post_processor
-    legacy = pieces.published is None
-    bos = pair("bos_token") if legacy and _flag(pieces, "add_bos_token", False) else None
-    eos = pair("eos_token") if legacy and _flag(pieces, "add_eos_token", False) else None
-    single = " ".join([*([f"{bos[0]}:0"] if bos else []), "$A:0", *([f"{eos[0]}:0"] if eos else [])])
-    return processors.TemplateProcessing(
-        single=single, pair=f"{single} $B:1", special_tokens=[token for token in (bos, eos) if token]
-    )
-
-
-# -- checked access ---------------------------------------------------------------------------------------
-
-
-def _named(pieces: _Pieces, name: str) -> str:
-    if name not in pieces.named:
-        raise CheckpointError(
-            f"the {name} is switched off, but this family's tokenizer needs it",
-            where=str(pieces.folder / "tokenizer_config.json"),
-        )
-    return str(pieces.named[name])
-
-
-def _optional_flag(pieces: _Pieces, key: str) -> bool | None:
-    value = pieces.config.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(
-            f"{key} must be true or false, not {value!r}", where=str(pieces.folder / "tokenizer_config.json")
-        )
-    return value
-
-
-def _flag(pieces: _Pieces, key: str, default: bool) -> bool:
-    value = _optional_flag(pieces, key)
-    return default if value is None else value
-
-
-def _vocabulary_file(pieces: _Pieces, name: str) -> Path:
-    """The file that the vocabulary comes from: tokenizer.json, else ``name``, checked to be there."""
-    if pieces.published is not None:
-        return pieces.folder / "tokenizer.json"
-    file = pieces.folder / name
-    if not file.is_file():
-        raise CheckpointError(f"{name} is missing", where=str(pieces.folder), remedy="fetch the folder again")
-    check_size(file)
-    return file
-
-
-def _vocabulary(pieces: _Pieces) -> dict[str, int] | None:
-    if pieces.published is None:
-        return None
-    vocab = mapping(
-        mapping(pieces.published.get("model"), pieces.folder / "tokenizer.json").get("vocab"), pieces.folder
-    )
-    return {token: token_id(number, pieces.folder / "tokenizer.json") for token, number in vocab.items()}
-
-
-def _merges(pieces: _Pieces) -> list[tuple[str, str]]:
-    assert pieces.published is not None
-    merges = []
-    for entry in pieces.published["model"].get("merges") or []:
-        parts = entry.split(" ") if isinstance(entry, str) else entry
-        if not (isinstance(parts, list) and len(parts) == 2 and all(isinstance(p, str) for p in parts)):
-            raise CheckpointError(
-                f"not a pair of tokens in merges: {entry!r}", where=str(pieces.folder / "tokenizer.json")
-            )
-        merges.append((parts[0], parts[1]))
-    return merges
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    return "BPE" if "merges" in model else "WordPiece"

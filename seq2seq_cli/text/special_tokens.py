@@ -13,8 +13,18 @@ from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text.files import mapping, read_json, token_id
 from seq2seq_cli.text.tokenizer import NAMED_TOKENS, rust_errors
 
+_FAIRSEQ: dict[str, str | AddedToken | None] = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+
 #: What a family calls its special tokens where the folder does not say.
-DEFAULT_TOKENS: dict[str, dict[str, str | AddedToken | None]] = {
+_DEFAULT_TOKENS: dict[str, dict[str, str | AddedToken | None]] = {
     "bert": {
         "unk_token": "[UNK]",
         "sep_token": "[SEP]",
@@ -23,15 +33,29 @@ DEFAULT_TOKENS: dict[str, dict[str, str | AddedToken | None]] = {
         "mask_token": "[MASK]",
     },
     "gpt2": {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
-    "roberta": {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "sep_token": "</s>",
-        "cls_token": "<s>",
+    **dict.fromkeys(("roberta", "camembert", "xlm-roberta", "mbart"), _FAIRSEQ),
+    "openai-gpt": {"unk_token": "<unk>"},
+    "albert": {
+        "bos_token": "[CLS]",
+        "eos_token": "[SEP]",
         "unk_token": "<unk>",
+        "sep_token": "[SEP]",
         "pad_token": "<pad>",
-        "mask_token": "<mask>",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
     },
+    "xlnet": {**_FAIRSEQ, "sep_token": "<sep>", "cls_token": "<cls>"},
+    "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "ctrl": {"unk_token": "<unk>"},
+    "xlm": {
+        "bos_token": "<s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "</s>",
+        "mask_token": "<special1>",
+    },
+    "transfo-xl": {"eos_token": "<eos>", "unk_token": "<unk>"},
 }
 
 #: Names that say what a token is for, where nobody named one. Only special added tokens are considered.
@@ -53,10 +77,34 @@ def inferred(backend: tokenizers.Tokenizer) -> dict[str, str | AddedToken]:
     return {name: token for name, token in found.items() if token is not None}
 
 
+def default_tokens(family: str) -> dict[str, str | AddedToken | None]:
+    """The named tokens that a family has where its folder does not say."""
+    return dict(_DEFAULT_TOKENS.get(family, {}))
+
+
+def further_tokens(family: str) -> list[str]:
+    """The special tokens without a name that a family over words has where its folder does not say."""
+    return {"xlm": [f"<special{i}>" for i in range(10)], "transfo-xl": ["<formula>"]}.get(family, [])
+
+
+#: The families whose mask takes the spaces before it along, and whether it is matched in the text as it
+#: stands (or as it is after normalisation).
+_MASK_STANDS = {"camembert": True, "xlnet": False, "mbart": False}
+
+
+def with_mask_of(family: str, named: dict[str, str | AddedToken]) -> dict[str, str | AddedToken]:
+    """``named`` with the mask token as the family wants it, where the folder gives no more than its text."""
+    mask = named.get("mask_token")
+    if family not in _MASK_STANDS or not isinstance(mask, str):
+        return named
+    token = AddedToken(mask, lstrip=True, normalized=not _MASK_STANDS[family], special=True)
+    return {**named, "mask_token": token}
+
+
 def special_tokens(
     folder: Path, config: Mapping[str, Any], published: Mapping[str, Any] | None
-) -> tuple[dict[int, AddedToken], dict[str, str | AddedToken | None], list[str | AddedToken]]:
-    """(added tokens by id, named tokens, further special tokens).
+) -> tuple[dict[int, AddedToken], dict[str, str | AddedToken | None], list[str | AddedToken] | None]:
+    """(added tokens by id, named tokens, further special tokens or None where nothing says).
 
     ``added_tokens_decoder`` in tokenizer_config.json settles it; without it the older files
     special_tokens_map.json and added_tokens.json and tokenizer.json itself are merged.
@@ -64,7 +112,7 @@ def special_tokens(
     place = folder / "tokenizer_config.json"
     named: dict[str, str | AddedToken | None] = {}
     raw = {key: config[key] for key in NAMED_TOKENS if key in config}
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    extra = _further(config, place)
     added: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in config:
         for key, value in mapping(config["added_tokens_decoder"], place).items():
@@ -73,20 +121,15 @@ def special_tokens(
         place = folder / "special_tokens_map.json"
         special_map = read_json(place) or {}
         raw.update({key: special_map[key] for key in NAMED_TOKENS if key in special_map})
-        extra = (
-            special_map.get("extra_special_tokens") or special_map.get("additional_special_tokens") or extra
-        )
-    if isinstance(extra, dict):
-        extra = list(extra.values())
-    if not isinstance(extra, list):
-        raise CheckpointError("the list of further special tokens is not a list", where=str(place))
-    extra_tokens = [
-        value if isinstance(value, str) else _token(value, place, special=True) for value in extra
-    ]
+        more = _further(special_map, place)
+        if isinstance(special_map.get("extra_special_tokens"), list):
+            extra = [*(extra or []), *(more or [])]
+        elif extra is None:
+            extra = more
     for key, value in raw.items():
         named[key] = value if value is None or isinstance(value, str) else _token(value, place, special=True)
     if "added_tokens_decoder" not in config:
-        special_names = {str(token) for token in (*named.values(), *extra_tokens) if token is not None}
+        special_names = {str(token) for token in (*named.values(), *(extra or ())) if token is not None}
         place = folder / "added_tokens.json"
         for content, number in (read_json(place) or {}).items():
             special = content in special_names
@@ -96,30 +139,48 @@ def special_tokens(
             added[token_id(mapping(entry, place).get("id"), place)] = _token(entry, place)
     by_content = {str(token): token for token in added.values()}
     named = {key: by_content.get(str(token), token) if token else None for key, token in named.items()}
-    return added, named, extra_tokens
+    return added, named, extra
+
+
+def _further(source: Mapping[str, Any], place: Path) -> list[str | AddedToken] | None:
+    """The special tokens without a name that one file lists under its old or new key; None without a key."""
+    key = "extra_special_tokens"
+    if "additional_special_tokens" in source and not source.get(key):
+        key = "additional_special_tokens"
+    if key not in source:
+        return None
+    extra = source[key] or []
+    if isinstance(extra, dict):
+        extra = list(extra.values())
+    if not isinstance(extra, list):
+        raise CheckpointError("the list of further special tokens is not a list", where=str(place))
+    return [value if isinstance(value, str) else _token(value, place, special=True) for value in extra]
 
 
 def add_tokens(
     backend: tokenizers.Tokenizer,
     added: Mapping[int, AddedToken],
-    special: Iterable[str | AddedToken],
+    named: Iterable[str | AddedToken],
+    further: Iterable[str | AddedToken],
     folder: Path,
 ) -> None:
-    """Add what the backend lacks: by id, then the special ones. New ids follow from the order."""
-    present = {repr(token) for token in backend.get_added_tokens_decoder().values()}
-    contents = {str(token) for token in backend.get_added_tokens_decoder().values()}
-    wanted = [token for _, token in sorted(added.items()) if repr(token) not in present]
-    contents.update(map(str, wanted))
-    for token in special:
-        if str(token) not in contents:
-            wanted.append(token if isinstance(token, AddedToken) else AddedToken(token, special=True))
-            contents.add(str(token))
-    names = {str(token) for token in special}
-    for token in wanted:
+    """Add what the backend lacks: by id, then the named ones, then further special ones. New ids follow from
+    the order; of two tokens with one text the later says how it is matched."""
+    present = backend.get_added_tokens_decoder().values()
+    as_they_are = {repr(token) for token in present}
+    wanted: list[str | AddedToken] = [
+        token for _, token in sorted(added.items()) if repr(token) not in as_they_are
+    ]
+    known = {str(token) for token in (*present, *wanted)}
+    named = list(named)
+    wanted += [token for token in (*named, *further) if str(token) not in known]
+    names = {str(token) for token in named}
+    tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in wanted]
+    for token in tokens:
         if str(token) in names:
             token.special = True
     with rust_errors(folder / "tokenizer_config.json", "an added token is not accepted"):
-        backend.add_tokens(wanted)
+        backend.add_tokens(tokens)
 
 
 def _token(value: object, path: Path, *, special: bool | None = None) -> AddedToken:

@@ -8,10 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tokenizers
+from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError, DataError, S2SError
+
+if TYPE_CHECKING:
+    from seq2seq_cli.text.words import Words
 
 #: The named special tokens of a tokenizer_config.json.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -43,11 +48,17 @@ class Tokenizer:
     ``backend`` does the work; its truncation and padding are switched off here. ``config`` is the
     tokenizer_config.json that goes with it: the named special tokens as plain strings
     (``pad_token``, ...), the class name and the settings of that class. ``where`` names the origin
-    in messages.
+    in messages. ``words`` is the rule of a family that no pipeline can say; ``backend`` then only knows
+    the tokens and their ids.
     """
 
     def __init__(
-        self, *, backend: tokenizers.Tokenizer, config: Mapping[str, object], where: str = "tokenizer"
+        self,
+        *,
+        backend: tokenizers.Tokenizer,
+        config: Mapping[str, object],
+        where: str = "tokenizer",
+        words: Words | None = None,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -55,13 +66,15 @@ class Tokenizer:
         self._backend = backend
         self._config = dict(config)
         self._where = where
-        self.kind: str = type(backend.model).__name__.lower()
+        self._words = words
+        self.kind: str = words.kind if words is not None else type(backend.model).__name__.lower()
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer | None:
         """The tokenizer of a published folder, or None when it has no tokenizer files.
 
-        Read are tokenizer.json, else vocab.txt (BERT), else vocab.json + merges.txt (GPT-2, RoBERTa), with
+        Read are tokenizer.json, else the family's own files (vocab.txt; vocab.json and merges.txt;
+        spiece.model or sentencepiece.bpe.model; Transformer-XL's vocab.pkl, vocab.bin or vocab.txt), with
         tokenizer_config.json, special_tokens_map.json and added_tokens.json beside them. Raises
         :class:`CheckpointError` for files that are broken or of a family that is not known.
         """
@@ -70,8 +83,8 @@ class Tokenizer:
         found = read_folder(Path(folder))
         if found is None:
             return None
-        backend, config = found
-        return cls(backend=backend, config=config, where=str(folder))
+        backend, config, words = found
+        return cls(backend=backend, config=config, where=str(folder), words=words)
 
     # -- special ids ---------------------------------------------------------------------------------------
 
@@ -127,12 +140,25 @@ class Tokenizer:
     @cached_property
     def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special ids that :meth:`encode` puts (before, after) a text."""
+        if self._words is not None:
+            return self._named_ids(self._words.before), self._named_ids(self._words.after)
         with rust_errors(self._where, "the tokenizer fails"):
             encoding = self._backend.encode("a")
         ids, special = encoding.ids, encoding.special_tokens_mask
         before = next((i for i, flag in enumerate(special) if not flag), len(ids))
         after = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
         return tuple(ids[:before]), tuple(ids[len(ids) - after :])
+
+    def _named_ids(self, names: Sequence[str]) -> tuple[int, ...]:
+        ids = [self._named_id(name) for name in names]
+        if None in ids:
+            raise CheckpointError(f"no {names[ids.index(None)]}, which the template needs", where=self._where)
+        return tuple(i for i in ids if i is not None)
+
+    @cached_property
+    def _added(self) -> dict[str, tuple[int, AddedToken]]:
+        """The tokens that are found in a text before its words are, by their text."""
+        return {str(token): (i, token) for i, token in self._backend.get_added_tokens_decoder().items()}
 
     # -- text and ids --------------------------------------------------------------------------------------
 
@@ -152,14 +178,23 @@ class Tokenizer:
                     remedy="replace it by U+FFFD",
                 ) from None
         with rust_errors(self._where, "the tokenizer fails on a text"):
+            if self._words is not None:
+                before, after = self.template if special else ((), ())
+                added = {} if self._backend.encode_special_tokens else self._added
+                return [[*before, *self._words.encode(text, added), *after] for text in texts]
             return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids`` without special tokens; ids outside the vocabulary are left out."""
         inside = [i for i in map(int, ids) if i >= 0]
         with rust_errors(self._where, "the tokenizer cannot decode"):
-            text = self._backend.decode(inside, skip_special_tokens=True)
-        if self._config.get("clean_up_tokenization_spaces") and self.kind != "bpe":
+            if self._words is not None:
+                tokens = [self._backend.id_to_token(i) for i in inside if i not in self.special_ids]
+                text = self._words.decode([t for t in tokens if t is not None], self._added)
+            else:
+                text = self._backend.decode(inside, skip_special_tokens=True)
+        # BPE knows its spaces; the rules over words were published with this clean-up.
+        if self._config.get("clean_up_tokenization_spaces") and (self._words or self.kind != "bpe"):
             text = _clean_up(text)
         return text
 
@@ -167,7 +202,8 @@ class Tokenizer:
         """A copy with more special tokens, by their names in tokenizer_config.json (``eos_token``, ...)."""
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
         backend.add_special_tokens(list(named.values()))
-        return Tokenizer(backend=backend, config={**self._config, **named}, where=self._where)
+        config = {**self._config, **named}
+        return Tokenizer(backend=backend, config=config, where=self._where, words=self._words)
 
     # -- storage -------------------------------------------------------------------------------------------
 
@@ -176,17 +212,34 @@ class Tokenizer:
         """SHA-256 of everything that decides ids and text; equal fingerprints are the same tokenizer."""
         behaviour = {key: self._config[key] for key in _BEHAVIOUR if self._config.get(key)}
         content = self._backend.to_str() + json.dumps(behaviour, sort_keys=True)
+        if self._words is not None:
+            settings = {key: value for key, value in self._config.items() if not key.endswith("_token")}
+            content += json.dumps([self._words.files, settings], sort_keys=True)
         return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json into ``folder``, which is made if missing."""
+        """Write tokenizer.json and tokenizer_config.json into ``folder``, which is made if missing.
+
+        A family over words is written as it was published instead, with its added tokens in
+        tokenizer_config.json: a tokenizer.json of it would only be nearly right.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = json.dumps(self._config, indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / "tokenizer.json").write_text(
-            self._backend.to_str(pretty=True), encoding="utf-8", newline="\n"
-        )
-        (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8", newline="\n")
+        config = dict(self._config)
+        if self._words is None:
+            files: Mapping[str, str] = {"tokenizer.json": self._backend.to_str(pretty=True)}
+        else:
+            files = self._words.files
+            config["added_tokens_decoder"] = {str(i): _described(t) for i, t in self._added.values()}
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+        for name, content in {**files, "tokenizer_config.json": text + "\n"}.items():
+            (folder / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def _described(token: AddedToken) -> dict[str, object]:
+    """An added token as tokenizer_config.json has it."""
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {name: getattr(token, name) for name in names}
 
 
 #: The published clean-up after decoding: a space before these is dropped, in this order.

@@ -25,6 +25,7 @@ _OWN_FILES = (
     *(RECIPE_FILE, RESULTS_FILE, LOG_FILE, "config.json", "generation_config.json", "README.md"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "decoder_tokenizer"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generated_predictions.jsonl"),
+    *("vocab.json", "merges.txt", "vocab.txt"),
     *("checkpoint-*", ".checkpoint-*.stage-*", ".checkpoint-*.replaced", ".final.stage-*"),
 )
 

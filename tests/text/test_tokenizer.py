@@ -20,60 +20,9 @@ from tokenizers import Tokenizer as Backend
 
 from seq2seq_cli.errors import CheckpointError, DataError
 from seq2seq_cli.text.tokenizer import Tokenizer
+from tests.text.compare import TEXTS, assert_round_trip, assert_same, write
 
-TEXTS = [
-    "",
-    " ",
-    "  two  spaces  ",
-    "How many employees work in Sales?",
-    "isn't it, they've said, 'quoted' .  done !",
-    "Größe über Straße, naïve café — Ärger",
-    "你好，世界。 今天天气很好",
-    "emoji 👩‍👩‍👧 😀🏳️‍🌈 end",
-    "tab\tnewline\ncarriage\r\x00\x01\x7f\u200b\u2028x\ufeff",
-    'SELECT name FROM t WHERE a >= 3 AND b = "x" -- ok',
-    "[CLS] literal [MASK] and <s> with <mask> and </s> <|endoftext|> <extra>",
-    "e\u0301 \u00e9 ﬁ Ⅷ ٣ ไทย עברית",
-    "x" * 300,
-    "the " * 200,
-]
 WORDS = "the quick brown fox jumps over the lazy dog isn't they've 12 345 über Straße 你好 select from where"
-
-
-def write(folder: Path, **files: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        path = folder / name.replace("__", ".")
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return folder
-
-
-def assert_same(folder: Path, texts: list[str] = TEXTS) -> Tokenizer:
-    """Ours and transformers' agree on ids with and without the template, text, special ids and size."""
-    from transformers import AutoTokenizer
-
-    ours = Tokenizer.from_folder(folder)
-    assert ours is not None
-    theirs = AutoTokenizer.from_pretrained(folder)
-    for special in (True, False):
-        expected = [theirs(text, add_special_tokens=special, truncation=False)["input_ids"] for text in texts]
-        assert ours.encode(texts, special=special) == expected
-        assert [ours.decode(ids) for ids in expected] == [
-            theirs.decode(ids, skip_special_tokens=True) for ids in expected
-        ]
-    for name in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
-        assert getattr(ours, f"{name}_id") == getattr(theirs, f"{name}_token_id"), name
-    assert ours.vocab_size == max(theirs.get_vocab().values()) + 1
-    return ours
-
-
-def assert_round_trip(tokenizer: Tokenizer, folder: Path) -> None:
-    """What is saved loads here with the same fingerprint and in transformers with the same ids."""
-    tokenizer.save(folder)
-    again = assert_same(folder)
-    assert again.fingerprint == tokenizer.fingerprint
-    assert again.kind == tokenizer.kind
-    assert again.encode(TEXTS) == tokenizer.encode(TEXTS)
 
 
 # -- BERT -------------------------------------------------------------------------------------------
@@ -387,18 +336,17 @@ def test_merges_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "file", "name"),
+    ("config", "file", "name"),
     [
-        ("xlm", "vocab.json", "XLMTokenizer"),
-        ("ctrl", "vocab.json", "CTRLTokenizer"),
-        ("openai-gpt", "vocab.json", "OpenAIGPTTokenizer"),
-        ("t5", "spiece.model", "T5Tokenizer"),
-        ("transfo-xl", "vocab.pkl", "TransfoXLTokenizer"),
-        ("other", "tokenizer.model", "SentencePiece"),
+        ({"tokenizer_class": "FlaubertTokenizer"}, "vocab.json", "FlaubertTokenizer"),
+        ({"tokenizer_class": "PegasusTokenizer"}, "spiece.model", "PegasusTokenizer"),
+        ({"model_type": "other"}, "tokenizer.model", "SentencePiece"),
     ],
 )
-def test_other_families_are_refused_by_name(model_type: str, file: str, name: str, tmp_path: Path) -> None:
-    write(tmp_path, **{file: {"a": 0}, "config.json": {"model_type": model_type}})
+def test_other_families_are_refused_by_name(
+    config: dict[str, Any], file: str, name: str, tmp_path: Path
+) -> None:
+    write(tmp_path, **{file: {"a": 0}, "config.json": config})
     with pytest.raises(CheckpointError, match=name):
         Tokenizer.from_folder(tmp_path)
 
