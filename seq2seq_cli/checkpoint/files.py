@@ -7,19 +7,26 @@ read with ``weights_only=True`` alone.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seq2seq_cli.checkpoint.safetensors_header import read_header
-from seq2seq_cli.checkpoint.strict_json import parse_json
+from seq2seq_cli.checkpoint.strict_json import parse_json, shown
+from seq2seq_cli.checkpoint.weights import StoredTensor, WeightFile, Weights
 from seq2seq_cli.errors import CheckpointError, Finding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Bytes of JSON that are read at most (an index of a hundred thousand tensors stays below).
-MAX_JSON = 32 * 2**20
+#: Bytes of JSON that are read at most: an index of fifty thousand tensors stays below. Nested brackets take
+#: thirty times their size in memory, so the limit is one on that, too.
+MAX_JSON = 8 * 2**20
+#: far above any published checkpoint; so many headers of the size that is accepted would fill the memory
+MOST_SHARDS = 1000
+MOST_TENSORS = 100_000
+#: how many shards or tensors an error names before it counts the rest
+_SHOWN = 10
 
 #: What a folder's weights may be called, the best first.
 WEIGHT_FILES = (
@@ -38,10 +45,10 @@ def regular_file(folder: Path, name: str) -> Path | None:
     Raises CheckpointError for a name that is more than a file's name, for a link that leads out of the folder
     (links of the hub's cache into its ``blobs/`` excepted), and for pipes, devices and folders.
     """
-    where = str(folder / name) if "\0" not in name else repr(name)
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
-        raise CheckpointError(f"{name!r} is not a plain file name", where=str(folder))
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0") or not _is_unicode(name):
+        raise CheckpointError(f"{shown(name)} is not a plain file name", where=str(folder))
     path = folder / name
+    where = str(path)
     try:
         path.lstat()
     except FileNotFoundError:
@@ -61,6 +68,11 @@ def regular_file(folder: Path, name: str) -> Path | None:
     if not stat.S_ISREG(mode):
         raise CheckpointError("not an ordinary file", where=where)
     return path
+
+
+def _is_unicode(name: str) -> bool:
+    """False for half a surrogate pair, which JSON can spell and no file's name can hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_cache_blob(real: Path, home: Path) -> bool:
@@ -113,47 +125,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-class Weights(Mapping[str, "Tensor"]):
-    """Tensor name -> tensor, each read when it is asked for.
-
-    Every ``weights[name]`` of a safetensors file reads a tensor of its own, so that what is not kept costs
-    no memory (a mapped page would stay). The dtype is the file's.
-    """
-
-    def __init__(
-        self,
-        *,
-        files: tuple[Path, ...],
-        shapes: Mapping[str, tuple[int, ...]],
-        read: Callable[[str], Tensor],
-    ) -> None:
-        self.files = files
-        self._shapes = shapes
-        self._read = read
-
-    def names(self) -> tuple[str, ...]:
-        """All names, in the order of the files."""
-        return tuple(self._shapes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The tensor's sizes, known without reading its data. Raises KeyError for an unknown name."""
-        return self._shapes[name]
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._shapes:
-            raise KeyError(name)
-        return self._read(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._shapes  # Mapping's own would read the tensor to find out
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-
 def open_weights(folder: Path) -> Weights:
     """The weights of a published folder: safetensors where there are any, else ``pytorch_model.bin``.
 
@@ -167,7 +138,7 @@ def open_weights(folder: Path) -> Weights:
         paths: tuple[Path, ...] = (path,)
         if name.endswith(".index.json"):
             listed, paths = _read_index(folder, name)
-        return _open_safetensors(paths, listed) if ".safetensors" in name else _open_bin(paths, listed)
+        return Weights(_gather(paths, listed))
     others = [name for name in _OTHER_FRAMEWORKS if (folder / name).exists()]
     raise CheckpointError(
         "no weights: looked for " + ", ".join(WEIGHT_FILES),
@@ -186,40 +157,50 @@ def _read_index(folder: Path, name: str) -> tuple[dict[str, str], tuple[Path, ..
     ending = ".safetensors" if ".safetensors" in name else ".bin"
     paths: list[Path] = []
     findings: list[Finding] = []
-    for shard in dict.fromkeys(listed.values()):
+    shards = dict.fromkeys(listed.values())
+    if len(shards) > MOST_SHARDS:
+        raise CheckpointError(f"{len(shards):,} shards, and we open {MOST_SHARDS:,}", where=where)
+    for shard in shards:
         try:
             path = regular_file(folder, shard)
         except CheckpointError as error:
             findings += [Finding(f"refused shard: {f.what}", where, f.remedy) for f in error.findings]
             continue
         if not shard.endswith(ending):
-            findings.append(Finding(f"shard {shard!r} is not a {ending} file", where))
+            findings.append(Finding(f"shard {shown(shard)} is not a {ending} file", where))
         elif path is None:
-            findings.append(Finding(f"shard {shard!r} is missing", where, "copy or download it again"))
+            findings.append(Finding(f"shard {shown(shard)} is missing", where, "copy or download it again"))
         else:
             paths.append(path)
-    if findings:
-        raise CheckpointError(findings=findings)
+    _refuse(findings)
     return listed, tuple(paths)
 
 
-def _place_tensors(files: Mapping[Path, Mapping[str, Any]], listed: Mapping[str, str]) -> dict[str, Path]:
-    """Tensor name -> its file; refuses a tensor in two files or not where the index says."""
+def _gather(paths: Iterable[Path], listed: Mapping[str, str]) -> dict[str, StoredTensor | Tensor]:
+    """All tensors of the files; refuses one that is in two of them or not where the index says."""
+    gathered: dict[str, StoredTensor | Tensor] = {}
     places: dict[str, Path] = {}
     findings: list[Finding] = []
-    for path, names in files.items():
-        for name in names:
+    for path in paths:
+        for name, tensor in _read_file(path).items():
             if name in places:
-                findings.append(Finding(f"tensor {name!r} is in {places[name].name} too", str(path)))
-            places[name] = path
+                findings.append(Finding(f"tensor {shown(name)} is in {places[name].name} too", str(path)))
+            gathered[name], places[name] = tensor, path
+        if len(gathered) > MOST_TENSORS:
+            raise CheckpointError(f"more than {MOST_TENSORS:,} tensors", where=str(path))
     for name, shard in listed.items():
         if name not in places or places[name].name != shard:
-            findings.append(Finding(f"tensor {name!r} is not in {shard}, where the index has it"))
+            findings.append(Finding(f"tensor {shown(name)} is not in {shard}, where the index has it"))
+    _refuse(findings)
+    return gathered
+
+
+def _refuse(findings: list[Finding]) -> None:
+    """Raise the first few findings, if there are any, with the number of the others."""
+    rest = len(findings) - _SHOWN
+    more = [Finding(f"and {rest} more of the kind")] if rest > 0 else []
     if findings:
-        rest = len(findings) - 10
-        more = [Finding(f"and {rest} more of the kind")] if rest > 0 else []
-        raise CheckpointError(findings=[*findings[:10], *more])
-    return places
+        raise CheckpointError(findings=[*findings[:_SHOWN], *more])
 
 
 #: the format's names of number types -> torch's
@@ -236,38 +217,14 @@ _DTYPES = {
 }
 
 
-def _open_safetensors(paths: tuple[Path, ...], listed: Mapping[str, str]) -> Weights:
-    headers = {path: read_header(path) for path in paths}
-    places = _place_tensors(headers, listed)
+def _read_file(path: Path) -> Mapping[str, StoredTensor | Tensor]:
+    """Tensor name -> tensor or where its numbers are, for a file in either format."""
+    if path.suffix == ".bin":
+        from seq2seq_cli.checkpoint.pickled import read_state
 
-    def read(name: str) -> Tensor:
-        import torch
-
-        path = places[name]
-        entry = headers[path][name]
-        tensor = torch.empty(entry.shape, dtype=getattr(torch, _DTYPES[entry.dtype]))
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.seek(entry.begin)
-                octets: Any = tensor.flatten().view(torch.uint8).numpy()
-                wanted = memoryview(octets) if tensor.numel() else memoryview(b"")
-                while wanted:
-                    count = file.readinto(wanted)
-                    if not count:
-                        raise OSError("the file ends too early")
-                    wanted = wanted[count:]
-        except OSError as error:
-            raise CheckpointError(f"tensor {name!r} cannot be read: {error}", where=str(path)) from error
-        return tensor
-
-    shapes = {name: entry.shape for header in headers.values() for name, entry in header.items()}
-    return Weights(files=paths, shapes=shapes, read=read)
-
-
-def _open_bin(paths: tuple[Path, ...], listed: Mapping[str, str]) -> Weights:
-    from seq2seq_cli.checkpoint.pickled import read_state
-
-    states = {path: read_state(path) for path in paths}
-    places = _place_tensors(states, listed)
-    shapes = {name: tuple(tensor.shape) for state in states.values() for name, tensor in state.items()}
-    return Weights(files=paths, shapes=shapes, read=lambda name: states[places[name]][name])
+        return read_state(path)
+    file = WeightFile(path)
+    return {
+        name: StoredTensor(file=file, dtype=_DTYPES[entry.dtype], shape=entry.shape, begin=entry.begin)
+        for name, entry in read_header(path).items()
+    }

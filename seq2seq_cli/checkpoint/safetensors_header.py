@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
-from seq2seq_cli.checkpoint.strict_json import parse_json
+from seq2seq_cli.checkpoint.strict_json import parse_json, shown
 from seq2seq_cli.errors import CheckpointError
 
-#: Bytes of JSON that are read at most; a file with a hundred thousand tensors stays below.
-MAX_HEADER = 16 * 2**20
+#: Bytes of JSON that are read at most: a file with fifty thousand tensors stays below. Nested brackets take
+#: thirty times their size in memory, so the limit is one on that, too.
+MAX_HEADER = 8 * 2**20
+#: dimensions of a tensor; published ones have four at most
+MOST_DIMENSIONS = 8
 
 _ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
@@ -81,14 +84,14 @@ def _entry(path: Path, name: str, value: object) -> TensorEntry:
     fields = value if isinstance(value, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise _damaged(path, f"tensor {name!r} has the unknown dtype {dtype!r}")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _damaged(path, f"tensor {name!r} has no usable shape and data_offsets")
+        raise _damaged(path, f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or len(shape) > MOST_DIMENSIONS:
+        raise _damaged(path, f"tensor {shown(name)} has no usable shape and data_offsets")
     begin, end = offsets
     expected = math.prod(shape) * _ITEM_BYTES[dtype]
     if end - begin != expected:
         raise _damaged(
-            path, f"tensor {name!r} needs {expected:,} bytes ({dtype} {shape}) and has {end - begin:,}"
+            path, f"tensor {shown(name)} needs {expected:,} bytes ({dtype} {shape}) and has {end - begin:,}"
         )
     return TensorEntry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
@@ -104,7 +107,7 @@ def _check_layout(path: Path, entries: dict[str, TensorEntry], data_size: int) -
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
             kind = "overlaps the tensor before it" if entry.begin < position else "leaves a hole before it"
-            raise _damaged(path, f"tensor {name!r} {kind} (byte {entry.begin:,}, expected {position:,})")
+            raise _damaged(path, f"tensor {shown(name)} {kind} (byte {entry.begin:,}, expected {position:,})")
         position = entry.end
     if position != data_size:
         raise _damaged(path, f"the tensors need {position:,} bytes of data and the file has {data_size:,}")

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from typing import NoReturn
 
 from seq2seq_cli.errors import CheckpointError
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|-?Infinity|NaN|-?[0-9][0-9.eE+-]*', re.DOTALL)
+
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = 100
+
+
+def shown(value: object) -> str:
+    """A foreign value for an error message, cut to a readable length and depth."""
+    return _shortened.repr(value)
 
 
 class _RefusedValueError(ValueError):
@@ -51,7 +61,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _RefusedValueError(f"duplicate key {key!r}", key, is_key=True)
+                raise _RefusedValueError(f"duplicate key {shown(key)}", key, is_key=True)
             seen.add(key)
     return result
 
@@ -63,7 +73,7 @@ def _refuse_constant(token: str) -> NoReturn:
 def _finite(token: str) -> float:
     value = float(token)
     if math.isinf(value):
-        raise _RefusedValueError(f"the number {token} is too large", token, is_key=False)
+        raise _RefusedValueError(f"the number {token[:20]} is too large", token, is_key=False)
     return value
 
 

@@ -1,0 +1,161 @@
+"""Tensors that lie in files: their shapes before anything is read, and their numbers, read or mapped."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seq2seq_cli.checkpoint.strict_json import shown
+from seq2seq_cli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class WeightFile:
+    """A file with tensors in it, opened again for every use: a thousand shards need no descriptors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, begin: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes from ``begin`` on. Raises OSError."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(begin)
+            while buffer:
+                count = file.readinto(buffer)
+                if not count:
+                    raise OSError("the file ends too early")
+                buffer = buffer[count:]
+
+    @cached_property
+    def mapped(self) -> mmap.mmap:
+        """The whole file as private memory: writing to it changes no file. Raises OSError and ValueError.
+
+        A new file under the same name does not disturb the mapping; one that is cut while it is mapped ends
+        the process (SIGBUS), as with every program that maps its weights. We replace by renaming only.
+        """
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """Where a tensor's numbers are. ``dtype`` is torch's name; ``strides`` in numbers, None = row by row."""
+
+    file: WeightFile
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  #: byte of the file
+    strides: tuple[int, ...] | None = None
+
+    def outline(self) -> Tensor:
+        """The tensor without its numbers, on the meta device."""
+        import torch
+
+        return torch.empty(self.shape, dtype=getattr(torch, self.dtype), device="meta")
+
+    def read(self) -> Tensor:
+        """The tensor in memory of its own. Raises OSError."""
+        import torch
+
+        strides = self.strides
+        sizes = self.shape if strides is None else (self._extent(strides),)
+        tensor = torch.empty(sizes, dtype=getattr(torch, self.dtype))
+        if tensor.numel():
+            octets: Any = tensor.flatten().view(torch.uint8).numpy()
+            self.file.read(self.begin, memoryview(octets))
+        return tensor if strides is None else tensor.as_strided(self.shape, strides).contiguous()
+
+    def _extent(self, strides: tuple[int, ...]) -> int:
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, strides, strict=True))
+
+    def borrow(self) -> Tensor:
+        """The tensor as part of the mapped file where it can be used as it stands, else read.
+
+        Only float32 is mapped: other types are converted, and then the file's pages would stay beside that.
+        Raises OSError.
+        """
+        import torch
+
+        count = math.prod(self.shape)
+        if self.dtype != "float32" or self.strides is not None or self.begin % 4 or not count:
+            return self.read()
+        try:
+            whole = self.file.mapped
+            flat = torch.frombuffer(whole, dtype=torch.float32, count=count, offset=self.begin)
+        except (OSError, ValueError):  # a file system without mappings, or a file that has just been changed
+            return self.read()
+        return flat.view(self.shape)
+
+
+class Weights(Mapping[str, "Tensor"]):
+    """Tensor name -> tensor, each read when it is asked for, into memory of its own, with the file's dtype.
+
+    ``outline`` tells shape and dtype without reading; ``borrow`` gives a tensor without a copy of it where
+    the file has it as float32. Tensors that are given instead of their places are in memory already.
+    """
+
+    def __init__(self, stored: Mapping[str, StoredTensor | Tensor]) -> None:
+        self._stored = stored
+        self._lent: set[int] = set()
+
+    def outline(self, name: str) -> Tensor:
+        """The tensor on the meta device."""
+        stored = self._stored[name]
+        return stored.outline() if isinstance(stored, StoredTensor) else stored.to("meta")
+
+    def borrow(self, name: str) -> Tensor:
+        """The tensor, perhaps as part of the mapped file, to keep and to change as one likes. Whoever asks
+        for the same numbers again gets a copy, so that no two parameters share memory by accident.
+
+        Raises CheckpointError.
+        """
+        stored = self._stored[name]
+        if not isinstance(stored, StoredTensor):
+            place = stored.untyped_storage().data_ptr()
+            tensor = stored.clone() if place in self._lent else stored
+        else:
+            place = id(stored)
+            tensor = self[name] if place in self._lent else _read(name, stored.file.path, stored.borrow)
+        self._lent.add(place)
+        return tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        stored = self._stored[name]
+        if isinstance(stored, StoredTensor):
+            return _read(name, stored.file.path, stored.read)
+        return stored.clone()
+
+    def outlined(self, names: Collection[str]) -> Weights:
+        """The same with these tensors on the meta device, which ends what can be read of them."""
+        return Weights({n: self.outline(n) if n in names else stored for n, stored in self._stored.items()})
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """Some of the tensors under other names (new -> old)."""
+        chosen = Weights({new: self._stored[old] for new, old in names.items()})
+        chosen._lent = self._lent
+        return chosen
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # Mapping's own would read the tensor to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _read(name: str, path: Path, read: Callable[[], Tensor]) -> Tensor:
+    try:
+        return read()
+    except OSError as error:
+        raise CheckpointError(f"tensor {shown(name)} cannot be read: {error}", where=str(path)) from error
