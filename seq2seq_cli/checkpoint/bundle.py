@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.files import open_weights, read_config, read_json
-from seq2seq_cli.checkpoint.loading import build_stack, check_tensors, fill, stack_config
+from seq2seq_cli.checkpoint.halves import Half, is_pair, open_half, share_of, under, whole_of
+from seq2seq_cli.checkpoint.loading import (
+    build_stack,
+    check_tensors,
+    fill,
+    full_config,
+    stack_config,
+)
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.checkpoint.report import LoadReport
-from seq2seq_cli.errors import CheckpointError, Finding, nearest
+from seq2seq_cli.errors import CheckpointError, Finding
 from seq2seq_cli.families import Role, family_of
+from seq2seq_cli.families.family import Whole
 from seq2seq_cli.model import EncoderDecoder, EncoderDecoderConfig, Share, SpecialIds, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -57,67 +66,6 @@ class Bundle:
         return bool(self.config.get("s2s", {}).get("trained", True))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Half:
-    """One side of a folder: its config.json, its weights under published names without the pair's prefix."""
-
-    config: dict[str, Any]
-    weights: Mapping[str, Tensor]
-    where: str
-
-
-def is_pair(config: Mapping[str, Any]) -> bool:
-    """True for the config of an encoder-decoder folder."""
-    return config.get("model_type") == "encoder-decoder"
-
-
-def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
-    """The ``side`` (encoder or decoder) of a pair's folder, or the whole of a single stack's.
-
-    Without weights only the config is read, and the folder need not have any.
-    """
-    config = read_config(folder)
-    weights: Mapping[str, Tensor] = open_weights(folder) if with_weights else {}
-    where = str(folder / "config.json")
-    if not is_pair(config):
-        return Half(config=family_of(config, where=where).respelled(config), weights=weights, where=where)
-    nested = config.get(side)
-    if not isinstance(nested, dict):
-        raise CheckpointError(f"config.json has no {side!r} section", where=where)
-    # 4.x files of shared models hold the decoder's copy only
-    prefix = "decoder." if _share(config, where) == "all" else f"{side}."
-    where = f"{where} ({side})"
-    nested = family_of(nested, where=where).respelled(nested)
-    return Half(config=nested, weights=_Under(prefix, weights), where=where)
-
-
-def _share(config: Mapping[str, Any], where: str) -> Share:
-    """What the two sides of a pair's folder share; 4.x says it in a key of its own."""
-    share = config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
-    if share not in get_args(Share):
-        raise CheckpointError(
-            f"s2s: share={share!r}", where=where, remedy=nearest(str(share), get_args(Share))
-        )
-    return cast(Share, share)
-
-
-class _Under(Mapping[str, Tensor]):
-    """The tensors whose names begin with ``prefix``, without it; each is read when it is asked for."""
-
-    def __init__(self, prefix: str, weights: Mapping[str, Tensor]) -> None:
-        self._prefix, self._weights = prefix, weights
-        self._names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._weights[self._prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
     """Load what ``reference`` names.
 
@@ -129,19 +77,21 @@ def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
     config = read_config(folder)
     if not isinstance(config.get("s2s", {}), dict):
         raise CheckpointError("the key s2s is not a mapping", where=str(folder / "config.json"))
-    if is_pair(config) and role is None:
+    if role is None and is_pair(config):
         return _load_pair(folder, config, reference)
+    whole = whole_of(config)
+    if role is None and whole is not None:
+        return _load_whole(folder, whole, config, reference)
     return _load_single(folder, config, reference, role or "decoder")
 
 
 def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Role) -> Bundle:
     side = "encoder" if role in ("encoder", "masked_lm") else "decoder"
     half = open_half(folder, side)
-    family = family_of(half.config, where=half.where)
-    translated = stack_config(family, half.config, role, where=half.where)
-    stack, report = build_stack(family, translated, half.weights, published=half.config, where=half.where)
+    stack, report = _build(half, role)
     generation = read_json(folder, "generation_config.json") or {}
-    stack.special_ids = special_ids({**family.options, **half.config}, generation, stack.config.vocab_size)
+    options = family_of(half.config).options
+    stack.special_ids = special_ids({**options, **half.config}, generation, stack.config.vocab_size)
     stack.generation = generation_defaults(config, generation)
     source = Tokenizer.from_folder(folder)
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER) if is_pair(config) else None
@@ -158,26 +108,20 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
 
 
 def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
-    stacks, reports = {}, {}
-    halves = {side: open_half(folder, side) for side in ("encoder", "decoder")}
-    for side, role in (("encoder", "encoder"), ("decoder", "cross_decoder")):
-        half = halves[side]
-        family = family_of(half.config, where=half.where)
-        translated = stack_config(family, half.config, role, where=half.where)  # type: ignore[arg-type]
-        stacks[side], reports[side] = build_stack(
-            family, translated, half.weights, published=half.config, where=half.where
-        )
+    left, right = open_half(folder, "encoder"), open_half(folder, "decoder")
+    encoder, encoder_report = _build(left, "encoder")
+    decoder, decoder_report = _build(right, "cross_decoder")
     weights, where = open_weights(folder), str(folder / "config.json")
     model, projected = join(
-        stacks["encoder"],
-        stacks["decoder"],
-        share=_share(config, where),
-        projection=_Under(_PROJECTION, weights),
+        encoder,
+        decoder,
+        share=share_of(config, where),
+        projection=under(_PROJECTION, weights),
         unknown=[name for name in weights if not name.startswith(("encoder.", "decoder.", _PROJECTION))],
         where=where,
     )
     generation = read_json(folder, "generation_config.json") or {}
-    fallback = {key: halves["decoder"].config.get(key) for key in _ID_KEYS if key not in config}
+    fallback = {key: right.config.get(key) for key in _ID_KEYS if key not in config}
     model.special_ids = special_ids(
         {**fallback, **config}, generation, model.decoder.config.vocab_size, start_from_bos=True
     )
@@ -191,9 +135,61 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         config=config,
         source_tokenizer=source,
         target_tokenizer=target,
-        report=reports["encoder"].prefixed("encoder") + reports["decoder"].prefixed("decoder") + projected,
+        report=encoder_report.prefixed("encoder") + decoder_report.prefixed("decoder") + projected,
         reference=reference,
     )
+
+
+def _load_whole(folder: Path, whole: Whole, config: dict[str, Any], reference: str) -> Bundle:
+    """A family's own encoder-decoder. Its sides have one token table where the published code sees one."""
+    left, right = open_half(folder, "encoder"), open_half(folder, "decoder")
+    weights, where, family = open_weights(folder), right.where, family_of(config)
+    options = full_config(family, family.respelled(config))
+    encoder, encoder_report = _build(left, "encoder")
+    adds = whole.bias in right.weights and bool(right.weights[whole.bias].any())
+    decoder, decoder_report = _build(right, "cross_decoder", adds_to_logits=adds)
+    if adds and decoder.head is not None and decoder.head.bias is not None:
+        decoder.head.bias.requires_grad_(False)  # published as numbers that are never trained
+    tables = [dict(stack.embedding.named_parameters())["weight"] for stack in (encoder, decoder)]
+    same = torch.equal(*tables)
+    used = {*left.names, *right.names}
+    unknown = [
+        name
+        for name in weights
+        if name not in used
+        and not name.endswith(whole.shared)
+        and not any(re.fullmatch(rf"(.*\.)?{pattern}", name) for pattern in family.ignored)
+    ]
+    model, joined = join(
+        encoder,
+        decoder,
+        share="embeddings" if same and (whole.one_table or options["tie_word_embeddings"]) else "none",
+        projection={},
+        unknown=unknown,
+        where=where,
+    )
+    generation = read_json(folder, "generation_config.json")
+    model.special_ids = special_ids(right.config, generation or {}, decoder.config.vocab_size)
+    # without a generation_config.json the family's published defaults are how it wants to be decoded
+    model.generation = generation_defaults(options if generation is None else config, generation or {})
+    source = Tokenizer.from_folder(folder)
+    return Bundle(
+        model=model,
+        config=config,
+        source_tokenizer=source,
+        target_tokenizer=Tokenizer.from_folder(folder / TARGET_TOKENIZER) or source,
+        report=encoder_report.prefixed("encoder") + decoder_report.prefixed("decoder") + joined,
+        reference=reference,
+    )
+
+
+def _build(half: Half, role: Role, *, adds_to_logits: bool = False) -> tuple[Stack, LoadReport]:
+    """A side as a stack, with nothing fresh. ``adds_to_logits``: its head has a bias."""
+    family = family_of(half.config, where=half.where)
+    config = stack_config(family, half.config, role, where=half.where)
+    if config.head is not None and adds_to_logits:
+        config = replace(config, head=replace(config.head, bias=True))
+    return build_stack(family, config, half.weights, published=half.config, where=half.where)
 
 
 def join(

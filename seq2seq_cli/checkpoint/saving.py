@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seq2seq_cli import __version__
 from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER, Bundle
 from seq2seq_cli.checkpoint.folder import stage_folder
+from seq2seq_cli.checkpoint.halves import encoder_of_whole, to_whole, whole_of
+from seq2seq_cli.checkpoint.loading import full_config
 from seq2seq_cli.families import family_of
 from seq2seq_cli.families.translate import to_published
 from seq2seq_cli.model import EncoderDecoder, SpecialIds, Stack
@@ -70,13 +73,33 @@ def published_weights(bundle: Bundle) -> dict[str, Tensor]:
     """Every tensor under its published name. Shared parameters appear on both sides, tied heads once."""
     model = bundle.model
     if isinstance(model, Stack):
-        return _published(model, bundle.config, with_head=model.head is not None)
+        weights = _published(model, bundle.config, with_head=model.head is not None)
+        return encoder_of_whole(family_of(bundle.config), weights) if model.head is None else weights
+    if whole_of(bundle.config) is not None:
+        return _whole(model, bundle.config)
     encoder = _published(model.encoder, bundle.config["encoder"], with_head=False)
     decoder = _published(model.decoder, bundle.config["decoder"], with_head=True)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.items()}
     weights |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
     if model.projection is not None:
         weights |= {f"enc_to_dec_proj.{n}": p.detach() for n, p in model.projection.named_parameters()}
+    return weights
+
+
+def _whole(model: EncoderDecoder, config: dict[str, Any]) -> dict[str, Tensor]:
+    family = family_of(config)
+    assert family.whole is not None
+    encoder = _published(model.encoder, config, with_head=False)
+    decoder = _published(model.decoder, {**config, "is_decoder": True}, with_head=True)
+    weights = to_whole(family, encoder, decoder, one_table=model.config.share != "none")
+    if not full_config(family, config)["tie_word_embeddings"]:
+        # who believes that key looks for a head of its own even where ours is the table
+        assert model.decoder.head is not None
+        weights[family.whole.head] = dict(model.decoder.head.named_parameters())["weight"].detach()
+    if family.whole.bias:
+        bias = weights.get(family.whole.bias)
+        rows = model.decoder.config.vocab_size
+        weights[family.whole.bias] = torch.zeros(1, rows) if bias is None else bias[None]
     return weights
 
 

@@ -8,14 +8,17 @@ from typing import Any
 from seq2seq_cli.errors import CheckpointError, nearest
 from seq2seq_cli.families import (
     albert,
+    bart,
     bert,
     camembert,
     ctrl,
     distilbert,
     electra,
     gpt2,
+    mt5,
     openai_gpt,
     roberta,
+    t5,
     xlm,
     xlm_roberta,
 )
@@ -25,14 +28,17 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         albert.FAMILY,
+        bart.FAMILY,
         bert.FAMILY,
         camembert.FAMILY,
         ctrl.FAMILY,
         distilbert.FAMILY,
         electra.FAMILY,
         gpt2.FAMILY,
+        mt5.FAMILY,
         openai_gpt.FAMILY,
         roberta.FAMILY,
+        t5.FAMILY,
         xlm.FAMILY,
         xlm_roberta.FAMILY,
     )

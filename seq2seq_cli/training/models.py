@@ -12,12 +12,11 @@ from seq2seq_cli.checkpoint.bundle import (
     TARGET_TOKENIZER,
     Bundle,
     generation_defaults,
-    is_pair,
     load_bundle,
-    open_half,
     special_ids,
 )
 from seq2seq_cli.checkpoint.files import read_config, read_json
+from seq2seq_cli.checkpoint.halves import is_encoder_decoder, open_half
 from seq2seq_cli.checkpoint.loading import build_stack, full_config, stack_config
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.combiner import Side, combine, combine_single
@@ -70,7 +69,7 @@ def _is_whole(section: ModelSection) -> bool:
     if asked != {"encoder"} or side is None or side.checkpoint is None:
         return False
     alone = set(side.model_dump(exclude_defaults=True)) == {"checkpoint"}
-    return alone and is_pair(read_config(resolve(side.checkpoint).folder))
+    return alone and is_encoder_decoder(read_config(resolve(side.checkpoint).folder))
 
 
 def _section(section: ModelSection, which: _Which) -> SideSection:

@@ -54,6 +54,10 @@ def run_causally(model: Any, role: str, ids: Tensor) -> Tensor:
     return output
 
 
+#: what families call the hidden size
+WIDTH_KEYS = ("hidden_size", "n_embd", "emb_dim", "dim", "d_model")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """One family under test. ``base``: a tiny config.json (width 32, two layers, 60 tokens, bos 1, eos 2,
@@ -65,6 +69,7 @@ class Spec:
     roles: tuple[str, ...] = ("encoder", "decoder", "masked_lm")
     make: Callable[[str, Options], Any] = make_published
     run: Callable[[Any, str, Tensor], Tensor] = run_published
+    spread: float = 0.3  #: of the reference's weights
 
     def config(self, case: str = "") -> dict[str, Any]:
         """The config of a case; "" is the base."""
@@ -72,11 +77,15 @@ class Spec:
 
     def model(self, role: str, *, seed: int = 0, **changes: Any) -> Any:
         """The reference with weights that show every part of it."""
-        return tiny.scramble(self.make(role, {**self.base, **changes}), seed)
+        return tiny.scramble(self.make(role, {**self.base, **changes}), seed, self.spread)
 
-    def publish(self, case: str, role: str, folder: Path) -> Run:
-        """Write the checkpoint of a case into ``folder`` and give back how to run it."""
-        model = tiny.scramble(self.make(role, self.config(case)))
+    def publish(self, case: str, role: str, folder: Path, *, width: int | None = None) -> Run:
+        """Write the checkpoint of a case into ``folder`` and give back how to run it. ``width``: another
+        hidden size than the base's."""
+        config = self.config(case)
+        if width is not None:
+            config[next(key for key in WIDTH_KEYS if key in config)] = width
+        model = tiny.scramble(self.make(role, config), std=self.spread)
         model.save_pretrained(folder)
 
         def run(row: list[int]) -> Tensor:
