@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.files import open_weights, read_config, read_json
-from seq2seq_cli.checkpoint.halves import Half, is_pair, open_half, share_of, under, whole_of
+from seq2seq_cli.checkpoint.halves import Half, is_pair, is_single_stack, open_half, share_of, whole_of
 from seq2seq_cli.checkpoint.loading import (
     build_stack,
     check_tensors,
@@ -26,7 +26,15 @@ from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.errors import CheckpointError, Finding
 from seq2seq_cli.families import Role, family_of
 from seq2seq_cli.families.family import Whole
-from seq2seq_cli.model import EncoderDecoder, EncoderDecoderConfig, Share, SpecialIds, Stack
+from seq2seq_cli.model import (
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    PrefixModel,
+    Seq2Seq,
+    Share,
+    SpecialIds,
+    Stack,
+)
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: where the target's tokenizer lies when it is not the source's
@@ -47,7 +55,7 @@ class Bundle:
     """``config`` is the config.json that the model came from or will be saved with; ``role`` says what a
     single stack was loaded as. Tokenizers are None when the folder has none."""
 
-    model: EncoderDecoder | Stack
+    model: Seq2Seq | Stack
     config: dict[str, Any]
     role: Role = "cross_decoder"
     source_tokenizer: Tokenizer | None = None
@@ -58,7 +66,14 @@ class Bundle:
     @property
     def decoder(self) -> Stack:
         """The stack that writes: the pair's decoder, or the single stack itself."""
-        return self.model.decoder if isinstance(self.model, EncoderDecoder) else self.model
+        return self.model if isinstance(self.model, Stack) else self.model.decoder
+
+    @property
+    def single_stack(self) -> Stack | None:
+        """The one stack of a model that has no second; None for a pair."""
+        if isinstance(self.model, EncoderDecoder):
+            return None
+        return self.decoder
 
     @property
     def is_trained(self) -> bool:
@@ -79,6 +94,8 @@ def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
         raise CheckpointError("the key s2s is not a mapping", where=str(folder / "config.json"))
     if role is None and is_pair(config):
         return _load_pair(folder, config, reference)
+    if role is None and is_single_stack(config):
+        return _load_prefix(folder, config, reference)
     whole = whole_of(config)
     if role is None and whole is not None:
         return _load_whole(folder, whole, config, reference)
@@ -107,6 +124,17 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
     )
 
 
+def _load_prefix(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
+    """One stack that was combined or trained to write targets for sources."""
+    bundle = _load_single(folder, config, reference, "decoder")
+    assert isinstance(bundle.model, Stack)
+    model = PrefixModel(bundle.model).eval()
+    generation = read_json(folder, "generation_config.json") or {}
+    model.special_ids = special_ids(config, generation, bundle.model.config.vocab_size, start_from_bos=True)
+    model.generation = bundle.model.generation
+    return replace(bundle, model=model, report=bundle.report.prefixed("stack"))
+
+
 def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
     left, right = open_half(folder, "encoder"), open_half(folder, "decoder")
     encoder, encoder_report = _build(left, "encoder")
@@ -116,7 +144,7 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         encoder,
         decoder,
         share=share_of(config, where),
-        projection=under(_PROJECTION, weights),
+        projection=weights.under(_PROJECTION),
         unknown=[name for name in weights if not name.startswith(("encoder.", "decoder.", _PROJECTION))],
         where=where,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seq2seq_cli.checkpoint.files import open_weights, read_config
 from seq2seq_cli.checkpoint.loading import full_config, placed
+from seq2seq_cli.checkpoint.weights import Weights
 from seq2seq_cli.errors import CheckpointError, nearest
 from seq2seq_cli.families import FAMILIES, Family, family_of
 from seq2seq_cli.families.family import Whole
@@ -20,40 +21,13 @@ from seq2seq_cli.model import Share
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """One side of a folder: its config.json, its weights under published names without the pair's prefix."""
+    """One side of a folder: its config.json, its weights under published names without the pair's prefix.
+    ``names`` are what those are called in the file."""
 
     config: dict[str, Any]
-    weights: Mapping[str, Tensor]
+    weights: Weights
+    names: Collection[str]
     where: str
-
-    @property
-    def names(self) -> Collection[str]:
-        """What its weights are called in the file."""
-        return self.weights.names.values() if isinstance(self.weights, Renamed) else self.weights.keys()
-
-
-class Renamed(Mapping[str, Tensor]):
-    """Some tensors under other names; each is read when it is asked for."""
-
-    def __init__(self, names: Mapping[str, str], weights: Mapping[str, Tensor]) -> None:
-        self.names, self._weights = names, weights
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._weights[self.names[name]]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names  # Mapping's own would read the tensor to find out
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def under(prefix: str, weights: Mapping[str, Tensor]) -> Renamed:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return Renamed({name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}, weights)
 
 
 def is_pair(config: Mapping[str, Any]) -> bool:
@@ -73,6 +47,12 @@ def is_encoder_decoder(config: Mapping[str, Any]) -> bool:
     return is_pair(config) or whole_of(config) is not None
 
 
+def is_single_stack(config: Mapping[str, Any]) -> bool:
+    """True for the config of one stack that was combined or trained to write targets for sources."""
+    ours = config.get("s2s")
+    return isinstance(ours, dict) and bool(ours.get("single_stack"))
+
+
 def share_of(config: Mapping[str, Any], where: str) -> Share:
     """What the two sides of a pair's folder share; 4.x says it in a key of its own."""
     share = config.get("s2s", {}).get("share") or ("all" if config.get("tie_encoder_decoder") else "none")
@@ -89,7 +69,7 @@ def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
     Without weights only the config is read, and the folder need not have any.
     """
     config = read_config(folder)
-    weights: Mapping[str, Tensor] = open_weights(folder) if with_weights else {}
+    weights = open_weights(folder) if with_weights else Weights({})
     where = str(folder / "config.json")
     if is_pair(config):
         nested = config.get(side)
@@ -99,11 +79,12 @@ def open_half(folder: Path, side: str, *, with_weights: bool = True) -> Half:
         prefix = "decoder." if share_of(config, where) == "all" else f"{side}."
         where = f"{where} ({side})"
         nested = family_of(nested, where=where).respelled(nested)
-        return Half(config=nested, weights=under(prefix, weights), where=where)
+        names = [name for name in weights if name.startswith(prefix)]
+        return Half(config=nested, weights=weights.under(prefix), names=names, where=where)
     family = family_of(config, where=where)
     config = family.respelled(config)
     if family.whole is None:
-        return Half(config=config, weights=weights, where=where)
+        return Half(config=config, weights=weights, names=weights.keys(), where=where)
     return _half_of_whole(family, family.whole, config, weights, side, where)
 
 
@@ -116,7 +97,7 @@ def prefix_of(family: Family, names: Mapping[str, Any] | None = None) -> str:
 
 
 def _half_of_whole(
-    family: Family, whole: Whole, config: dict[str, Any], weights: Mapping[str, Tensor], side: str, where: str
+    family: Family, whole: Whole, config: dict[str, Any], weights: Weights, side: str, where: str
 ) -> Half:
     """A side under the names that it has when it stands alone. Where the file and tie_word_embeddings
     disagree, the file is right about a table or a head of a side's own, as in the published code."""
@@ -125,7 +106,7 @@ def _half_of_whole(
     if not any(name.startswith((own, other)) for name in weights):
         names = {name: name for name in weights}  # a stack that was saved by itself
     else:
-        names = dict(under(own, weights).names)
+        names = {name.removeprefix(own): name for name in weights if name.startswith(own)}
     shared = prefix + whole.shared
     places = (whole.table, own + whole.table, shared, other + whole.table, whole.head)
     table = next((name for name in places if name in weights), None)
@@ -142,10 +123,10 @@ def _half_of_whole(
         if tied and not _same(weights, head, table):
             names[whole.head], tied = head, False
         settled["tie_word_embeddings"] = tied
-    return Half(config=settled, weights=Renamed(names, weights), where=where)
+    return Half(config=settled, weights=weights.renamed(names), names=names.values(), where=where)
 
 
-def _same(weights: Mapping[str, Tensor], one: str, other: str) -> bool:
+def _same(weights: Weights, one: str, other: str) -> bool:
     if one == other:
         return True
     left, right = weights[one], weights[other]

@@ -49,7 +49,7 @@ def saved_config(bundle: Bundle) -> dict[str, Any]:
     need not be what the folder it came from says (half precision, a decoder made of a masked model)."""
     config = {key: value for key, value in bundle.config.items() if key != "torch_dtype"}
     config["dtype"] = str(next(bundle.model.parameters()).dtype).removeprefix("torch.")
-    if isinstance(bundle.model, Stack):
+    if bundle.single_stack is not None:
         family = family_of(config)
         config["architectures"] = [family.architectures[bundle.role]]
         config |= {"is_decoder": bundle.role == "decoder", "add_cross_attention": False}
@@ -71,10 +71,11 @@ def id_settings(ids: SpecialIds) -> dict[str, Any]:
 
 def published_weights(bundle: Bundle) -> dict[str, Tensor]:
     """Every tensor under its published name. Shared parameters appear on both sides, tied heads once."""
-    model = bundle.model
-    if isinstance(model, Stack):
-        weights = _published(model, bundle.config, with_head=model.head is not None)
-        return encoder_of_whole(family_of(bundle.config), weights) if model.head is None else weights
+    model, stack = bundle.model, bundle.single_stack
+    if stack is not None:
+        weights = _published(stack, bundle.config, with_head=stack.head is not None)
+        return encoder_of_whole(family_of(bundle.config), weights) if stack.head is None else weights
+    assert isinstance(model, EncoderDecoder)
     if whole_of(bundle.config) is not None:
         return _whole(model, bundle.config)
     encoder = _published(model.encoder, bundle.config["encoder"], with_head=False)

@@ -16,9 +16,9 @@ from seq2seq_cli.checkpoint.bundle import (
     special_ids,
 )
 from seq2seq_cli.checkpoint.files import read_config, read_json
-from seq2seq_cli.checkpoint.halves import is_encoder_decoder, open_half
+from seq2seq_cli.checkpoint.halves import is_encoder_decoder, is_single_stack, open_half
 from seq2seq_cli.checkpoint.loading import build_stack, full_config, stack_config
-from seq2seq_cli.checkpoint.references import resolve
+from seq2seq_cli.checkpoint.references import Source, resolve
 from seq2seq_cli.combiner import Side, combine, combine_single
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role
@@ -39,18 +39,18 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     asks for that: sources for the encoder's, targets for the decoder's."""
     section = recipe.model
     objective = recipe.training.objective
-    if objective == "prefix_lm" and not _is_whole(section):
-        return combine_single(
-            _side(section, "encoder", _one_tokenizer(section, rows)), settings=section.set, seed=section.seed
-        )
     if objective in ("causal_lm", "masked_lm"):
         which: _Which = "decoder" if objective == "causal_lm" else "encoder"
         side = _side(section, which, _tokenizers(section, rows, only=which)[which])
         return single_stack(side, "decoder" if objective == "causal_lm" else "masked_lm", seed=section.seed)
-    if _is_whole(section):
-        assert section.encoder is not None
-        assert section.encoder.checkpoint is not None
-        return load_bundle(section.encoder.checkpoint)
+    unchanged = _unchanged_folder(section)
+    is_single = unchanged is not None and is_single_stack(read_config(unchanged.folder))
+    if objective == "prefix_lm" and not is_single:
+        return combine_single(
+            _side(section, "encoder", _one_tokenizer(section, rows)), settings=section.set, seed=section.seed
+        )
+    if unchanged is not None and (is_single or is_encoder_decoder(read_config(unchanged.folder))):
+        return load_bundle(unchanged.reference)
     tokenizers = _tokenizers(section, rows)
     return combine(
         _side(section, "encoder", tokenizers["encoder"]),
@@ -61,15 +61,15 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     )
 
 
-def _is_whole(section: ModelSection) -> bool:
-    """True when the section names one encoder-decoder folder and changes nothing about it."""
+def _unchanged_folder(section: ModelSection) -> Source | None:
+    """The one checkpoint that the section names when it changes nothing about it."""
     plain = section.model_copy(update={"freeze": [], "seed": 0})
     asked = set(plain.model_dump(exclude_defaults=True))
     side = section.encoder
     if asked != {"encoder"} or side is None or side.checkpoint is None:
-        return False
+        return None
     alone = set(side.model_dump(exclude_defaults=True)) == {"checkpoint"}
-    return alone and is_encoder_decoder(read_config(resolve(side.checkpoint).folder))
+    return resolve(side.checkpoint) if alone else None
 
 
 def _section(section: ModelSection, which: _Which) -> SideSection:

@@ -1,0 +1,72 @@
+"""UniLM's way, end to end: one stack from scratch learns to reverse words, stops, goes on, and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import seq2seq_cli
+from seq2seq_cli.errors import UsageError
+from seq2seq_cli.model import PrefixModel
+from tests.cli.conftest import Run
+from tests.training import helpers
+
+RECIPE = """
+model:
+  encoder:
+    family: bert
+    config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64,
+             max_position_embeddings: 32, hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}
+    tokenizer: {train: wordpiece, vocab_size: 60}
+data: {train: train.jsonl, validation: dev.jsonl, max_target_length: 12}
+training: {objective: prefix_lm, max_steps: 150, per_device_train_batch_size: 16, learning_rate: 5e-3,
+           save_steps: 75, eval_steps: 75, eval_samples: 2, lr_scheduler_type: constant}
+output: runs/tiny
+"""
+
+
+def test_a_single_stack_learns_and_writes(s2s: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    helpers.write_data(tmp_path, rows=200)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    stopped = s2s("finetune", "r.yaml", "--set", "training.max_steps=75")
+    assert stopped.returncode == 0, stopped.stderr
+    config = json.loads((tmp_path / "runs/tiny/config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert config["s2s"]["single_stack"] is True
+    pair = seq2seq_cli.load(tmp_path / "runs/tiny")
+    assert isinstance(pair.model, PrefixModel)
+    scores = [line["evaluation"] for line in helpers.log_of(tmp_path / "runs/tiny") if "evaluation" in line]
+    assert scores[-1]["loss"] < 1.2  # the logarithm of eight words is 2.1
+    written = s2s("generate", "-m", "runs/tiny", "red cat", "sun", "--num-beams", "2")
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.count(b"\n") == 2
+    again = s2s("combine", "runs/tiny", "--single-stack", "-o", "again")
+    assert again.returncode == 0, again.stderr
+    # a folder of that kind is trained on as it is, under either objective
+    more = RECIPE.replace("family: bert", "checkpoint: again").split("    config:")[0]
+    rest = RECIPE[RECIPE.index("data:") :].replace("max_steps: 150", "max_steps: 2").replace("tiny", "more")
+    (tmp_path / "more.yaml").write_text(more + rest)
+    assert s2s("finetune", "more.yaml").returncode == 0
+    assert s2s("finetune", "more.yaml", "--set", "training.objective=seq2seq", "-o", "o").returncode == 0
+
+
+def test_a_prefix_model_has_one_side(s2s: Run, tmp_path: Path) -> None:
+    wrong = s2s("combine", "minilm", "gpt2", "--single-stack", "--share", "all", "-o", str(tmp_path / "x"))
+    assert wrong.returncode == 2
+    assert b"--single-stack does not go with DECODER, --share" in wrong.stderr
+
+
+def test_source_and_target_share_the_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seq2seq_cli.recipe import load_recipe
+    from seq2seq_cli.training.setup import prepare
+
+    monkeypatch.chdir(tmp_path)
+    helpers.write_data(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    prepared = prepare(load_recipe(tmp_path / "r.yaml", []))
+    assert prepared.bundle.single_stack is not None
+    with pytest.raises(UsageError, match="max_source_length 30 is more than the 20"):
+        prepare(load_recipe(tmp_path / "r.yaml", ["data.max_source_length=30"]))
