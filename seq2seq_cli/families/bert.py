@@ -6,6 +6,8 @@ masked language model head as the head that predicts the next token (Rothe et al
 
 from __future__ import annotations
 
+from typing import Literal
+
 from seq2seq_cli.families.family import (
     Config,
     Family,
@@ -16,7 +18,7 @@ from seq2seq_cli.families.family import (
     linear,
     refuse_unless,
 )
-from seq2seq_cli.model import EmbeddingConfig, HeadConfig, StackConfig
+from seq2seq_cli.model import EmbeddingConfig, HeadConfig, RelativePositions, StackConfig
 
 OPTIONS = {
     "vocab_size": 30522,
@@ -40,9 +42,14 @@ OPTIONS = {
 }
 
 
+#: position_embedding_type -> ours (Shaw et al. 2018; Huang et al. 2020)
+_RELATIVE: dict[str, Literal["key", "key_query"]] = {"relative_key": "key", "relative_key_query": "key_query"}
+
+
 def bert_like(config: Config, role: Role, *, position_offset: int = 0) -> StackConfig:
     """The stack of BERT and of the families that differ from it in names and position offset only."""
-    refuse_unless(config, "position_embedding_type", ["absolute"])
+    positions, rows = config["position_embedding_type"], config["max_position_embeddings"]
+    refuse_unless(config, "position_embedding_type", ["absolute", *_RELATIVE])
     activation = check_activation(config, "hidden_act")
     return StackConfig(
         vocab_size=config["vocab_size"],
@@ -51,13 +58,16 @@ def bert_like(config: Config, role: Role, *, position_offset: int = 0) -> StackC
         num_heads=config["num_attention_heads"],
         head_size=head_size(config, "hidden_size", "num_attention_heads"),
         feedforward_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"] - position_offset,
+        # nothing is looked up by place where distances alone are known
+        max_positions=rows if positions in _RELATIVE else rows - position_offset,
         embedding=EmbeddingConfig(
+            positions="none" if positions in _RELATIVE else "learned",
             position_offset=position_offset,
             token_types=config["type_vocab_size"],
             norm=True,
             dropout=config["hidden_dropout_prob"],
         ),
+        relative=RelativePositions(kind=_RELATIVE[positions], rows=rows) if positions in _RELATIVE else None,
         activation=activation,
         norm_order="post",
         norm_eps=config["layer_norm_eps"],
@@ -81,6 +91,10 @@ def layer_keys() -> Keys:
         ("embeddings.position_embeddings.weight", "position_embedding.weight"),
         ("embeddings.token_type_embeddings.weight", "token_type_embedding.weight"),
         *linear("embeddings.LayerNorm", "embedding_norm"),
+        (
+            f"{published}.attention.self.distance_embedding.weight",
+            f"{ours}.self_attention.relative.table.weight",
+        ),
         *linear(f"{published}.intermediate.dense", f"{ours}.feedforward.inner"),
         *linear(f"{published}.output.dense", f"{ours}.feedforward.outer"),
         *linear(f"{published}.output.LayerNorm", f"{ours}.feedforward_norm"),

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor
 
 from tests import tiny
+from tests.families import stored
 
 #: ids of one text, alone and unpadded [L] -> the reference's states [L, D] or logits [L, V]
 Run = Callable[[list[int]], Tensor]
@@ -62,7 +63,9 @@ WIDTH_KEYS = ("hidden_size", "n_embd", "emb_dim", "dim", "d_model")
 class Spec:
     """One family under test. ``base``: a tiny config.json (width 32, two layers, 60 tokens, bos 1, eos 2,
     pad 0 where it has one); ``cases``: changes to it, one for every option that changes the numbers.
-    ``make`` and ``run`` replace the usual ways to build and call the reference."""
+    ``make`` and ``run`` replace the usual ways to build and call the reference. The reference of the cases
+    named in ``stored`` is a folder of tests/families/references, of which "base" is the base and "narrow"
+    the only other width."""
 
     base: Options
     cases: Mapping[str, Options] = field(default_factory=dict)
@@ -70,6 +73,9 @@ class Spec:
     make: Callable[[str, Options], Any] = make_published
     run: Callable[[Any, str, Tensor], Tensor] = run_published
     spread: float = 0.3  #: of the reference's weights
+    stored: tuple[str, ...] = ()
+    #: cases in which the published memory makes a text read in pieces another thing than the whole text
+    remembering: tuple[str, ...] = ()
 
     def config(self, case: str = "") -> dict[str, Any]:
         """The config of a case; "" is the base."""
@@ -83,6 +89,8 @@ class Spec:
         """Write the checkpoint of a case into ``folder`` and give back how to run it. ``width``: another
         hidden size than the base's."""
         config = self.config(case)
+        if case in self.stored:
+            return stored.publish(config, "narrow" if width is not None else case, role, folder)
         if width is not None:
             config[next(key for key in WIDTH_KEYS if key in config)] = width
         model = tiny.scramble(self.make(role, config), std=self.spread)

@@ -1,6 +1,9 @@
 """BERT under test."""
 
+from tests.families import stored
 from tests.families.spec import Spec
+
+STORED = stored.configs("bert")
 
 SPEC = Spec(
     base={
@@ -16,5 +19,7 @@ SPEC = Spec(
         "tanh-gelu": {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3, "num_attention_heads": 2},
         "relu-types": {"hidden_act": "relu", "type_vocab_size": 5, "num_attention_heads": 1},
         "untied": {"tie_word_embeddings": False, "layer_norm_eps": 0.1, "hidden_size": 24},
+        **STORED,
     },
+    stored=tuple(STORED),
 )
