@@ -19,8 +19,10 @@ from seq2seq_cli.families import (
     openai_gpt,
     roberta,
     t5,
+    transfo_xl,
     xlm,
     xlm_roberta,
+    xlnet,
 )
 from seq2seq_cli.families.family import Family, Role
 
@@ -39,8 +41,10 @@ FAMILIES: dict[str, Family] = {
         openai_gpt.FAMILY,
         roberta.FAMILY,
         t5.FAMILY,
+        transfo_xl.FAMILY,
         xlm.FAMILY,
         xlm_roberta.FAMILY,
+        xlnet.FAMILY,
     )
 }
 

@@ -111,6 +111,16 @@ def refuse_unless(config: Config, key: str, allowed: Iterable[Any]) -> None:
         )
 
 
+def whole_number(config: Config, key: str, *, least: int | None = None, absent: int = 0) -> int:
+    """The whole number under ``key``, of at least ``least``; ``absent`` stands for None."""
+    value = absent if config[key] is None else config[key]
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**31:
+        raise CheckpointError(f"{key}={value!r} is not a whole number")
+    if least is not None and value < least:
+        raise CheckpointError(f"{key}={value!r} is less than {least}")
+    return value
+
+
 def is_causal(config: Config, role: Role, *, family: str) -> bool:
     """Whether a family that was published as causal is so in ``role``: our option ``bidirectional`` lifts the
     mask of an encoder. Refused for the role that fills gaps, which it was never trained for."""

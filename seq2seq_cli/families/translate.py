@@ -92,10 +92,10 @@ def to_published(
         template, layer = _template(name)
         if template in body:
             bodies[body[template].replace("{layer}", layer)] = tensor
-        elif name in head:
-            heads[head[name]] = tensor
+        elif template in head:
+            heads[head[template].replace("{layer}", layer)] = tensor
         elif not (tied and name == "head.weight"):
             raise KeyError(f"{family.name} has no published name for {name}")
     prefix = family.body_prefix if with_head else ""
-    packed = family.pack(bodies, {**family.options, **(config or {})})
-    return {prefix + name: tensor for name, tensor in packed.items()} | heads
+    bodies, heads = (family.pack(part, {**family.options, **(config or {})}) for part in (bodies, heads))
+    return {prefix + name: tensor for name, tensor in bodies.items()} | heads
