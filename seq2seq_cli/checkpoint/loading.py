@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.strict_json import shown
 from seq2seq_cli.checkpoint.weights import Weights
-from seq2seq_cli.errors import CheckpointError, Finding
+from seq2seq_cli.errors import CheckpointError, Finding, ResourceError
 from seq2seq_cli.families import Family, Role
 from seq2seq_cli.families.family import MOST_LAYERS
 from seq2seq_cli.families.translate import Translated, to_ours
@@ -24,7 +24,7 @@ from seq2seq_cli.model.stack import initialise
 #: how many names an error lists before it counts the rest
 _NAMED = 5
 #: options that may be 0, or absent, or a list or name: who uses them looks at them
-_IDS = ("_token_id", "language")
+_IDS = ("_token_id", "language", "_len", "attn_type", "sample_softmax")
 
 
 def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,9 +242,18 @@ def fill(
         for leaf, parameter in list(owner.named_parameters(recurse=False)):
             if id(parameter) not in replaced:
                 tensor = tensors.get(names[id(parameter)])
-                value = torch.empty(parameter.shape) if tensor is None else tensor.detach().float()
+                value = _empty(parameter.shape) if tensor is None else tensor.detach().float()
                 replaced[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
             setattr(owner, leaf, replaced[id(parameter)])
     fresh = [name for name, _ in module.named_parameters() if name not in tensors]
     if isinstance(module, Stack):
         initialise(module, config=module.config, only=set(fresh), generator=generator)
+
+
+def _empty(shape: torch.Size) -> Tensor:
+    try:
+        return torch.empty(shape)
+    except RuntimeError as error:  # what torch makes of a refusal by the system
+        raise ResourceError(
+            f"not enough memory for a fresh parameter {tuple(shape)}", remedy="make the model smaller"
+        ) from error

@@ -144,6 +144,10 @@ class Weights(Mapping[str, "Tensor"]):
         chosen._lent = self._lent
         return chosen
 
+    def under(self, prefix: str) -> Weights:
+        """The tensors whose names begin with ``prefix``, without it."""
+        return self.renamed({name.removeprefix(prefix): name for name in self if name.startswith(prefix)})
+
     def __contains__(self, name: object) -> bool:
         return name in self._stored  # Mapping's own would read the tensor to find out
 
