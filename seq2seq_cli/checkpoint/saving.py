@@ -54,6 +54,8 @@ def saved_config(bundle: Bundle) -> dict[str, Any]:
         config["architectures"] = [family.architectures[bundle.role]]
         config |= {"is_decoder": bundle.role == "decoder", "add_cross_attention": False}
         config |= family.role_settings.get(bundle.role, {})
+    elif (whole := whole_of(config)) is not None:
+        config["architectures"] = [whole.architecture]
     return config
 
 
@@ -162,7 +164,8 @@ def _card(bundle: Bundle) -> str:
     s2s = bundle.config.get("s2s", {})
     lines = ["---", "library_name: s2s", "tags: [s2s]", "---", ""]
     if isinstance(bundle.model, EncoderDecoder):
-        names = " → ".join(str(bundle.config[side]["model_type"]) for side in ("encoder", "decoder"))
+        sides = [bundle.config.get(side, bundle.config) for side in ("encoder", "decoder")]
+        names = " → ".join(dict.fromkeys(str(side["model_type"]) for side in sides))
         lines += [f"# {names}", "", "An encoder-decoder model, made with s2s " + __version__ + ".", ""]
         lines += [f"- {side}: {s2s[side]}" for side in ("encoder", "decoder") if side in s2s]
     else:
