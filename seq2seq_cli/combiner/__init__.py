@@ -159,7 +159,14 @@ def _check_share(share: Share, opened: Sequence[Opened], stacks: Sequence[Stack]
     if len(set(tokenizers)) > 1:
         raise UsageError(f"--share {share}: the two tokenizers differ", remedy="use --share none")
     bodies = {
-        replace(config, causal=False, cross_attention=False, cross_attention_size=None, head=None)
+        replace(
+            config,
+            causal=False,
+            cross_attention=False,
+            cross_attention_size=None,
+            head=None,
+            embedding=replace(config.embedding, language=None),
+        )
         for config in (encoder, decoder)
     }
     if share == "all" and (len(bodies) > 1 or opened[0].origin != opened[1].origin):
