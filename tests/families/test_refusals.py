@@ -94,6 +94,32 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("xlm", "n_langs", {"n_langs": 0}),
     ("xlm", "language", {"n_langs": 3, "language": 3}),
     ("xlm", "causal", {"causal": 1}),
+    ("bart", "activation_function", {"activation_function": "snake"}),
+    ("bart", "decoder_attention_heads", {"decoder_attention_heads": 5}),
+    ("bart", "decoder_layers", {"decoder_layers": 0}),
+    ("bart", "normalize_before", {"normalize_before": True}),
+    ("bart", "normalize_embedding", {"normalize_embedding": False}),
+    ("bart", "add_final_layer_norm", {"add_final_layer_norm": True}),
+    ("bart", "static_position_embeddings", {"static_position_embeddings": True}),
+    ("bart", "extra_pos_embeddings", {"extra_pos_embeddings": 1}),
+    ("bart", "encoder_layerdrop", {"encoder_layerdrop": 0.1}),
+    ("bart", "decoder_layerdrop", {"decoder_layerdrop": 0.1}),
+    ("bart", "scale_embedding", {"scale_embedding": 2}),
+    ("bart", "cross_attention_hidden_size", {"cross_attention_hidden_size": 48}),
+    ("t5", "feed_forward_proj", {"feed_forward_proj": "gated-snake"}),
+    ("t5", "feed_forward_proj", {"feed_forward_proj": "gated"}),
+    ("t5", "feed_forward_proj", {"feed_forward_proj": "fast-relu"}),
+    ("t5", "feed_forward_proj", {"feed_forward_proj": 3}),
+    ("t5", "dense_act_fn", {"dense_act_fn": "silu"}),
+    ("t5", "is_gated_act", {"is_gated_act": True}),
+    ("t5", "initializer_factor", {"initializer_factor": -1.0}),
+    ("t5", "relative_attention_num_buckets", {"relative_attention_num_buckets": 1}),
+    ("t5", "relative_attention_max_distance", {"relative_attention_max_distance": 4}),
+    ("t5", "num_decoder_layers", {"num_decoder_layers": 0}),
+    ("t5", "tie_word_embeddings", {"tie_word_embeddings": "yes"}),
+    ("t5", "scale_decoder_outputs", {"scale_decoder_outputs": 2}),
+    ("t5", "cross_attention_hidden_size", {"cross_attention_hidden_size": 48}),
+    ("mt5", "d_kv", {"d_kv": None}),
 ]
 
 
@@ -115,6 +141,12 @@ def test_every_wrong_value_at_once() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "openai-gpt", "ctrl"])
 def test_no_masked_language_model(family: str) -> None:
     with pytest.raises(CheckpointError, match="masked"):
+        stack_config(FAMILIES[family], tiny.base(family), "masked_lm", where="c")
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "mt5"])
+def test_sides_of_an_encoder_decoder_fill_no_gaps(family: str) -> None:
+    with pytest.raises(CheckpointError, match="seq2seq"):
         stack_config(FAMILIES[family], tiny.base(family), "masked_lm", where="c")
 
 
