@@ -92,8 +92,14 @@ def _tied_projections(config: Config, clusters: int) -> tuple[bool, ...]:
     return tuple(stated[:clusters])
 
 
+#: ten times the published one: what stands before a text costs memory in every layer
+_MOST_MEMORY = 16_384
+
+
 def _relative(config: Config, role: Role) -> RelativePositions:
     memory = whole_number(config, "mem_len", least=0)
+    if memory > _MOST_MEMORY:
+        raise CheckpointError(f"mem_len={memory} is more than the {_MOST_MEMORY} states that we keep")
     if config["same_length"] and not memory and role != "cross_decoder":
         raise CheckpointError("same_length=True with mem_len=0 hides everything", remedy="same_length: false")
     return RelativePositions(
