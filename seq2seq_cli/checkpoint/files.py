@@ -6,7 +6,6 @@ read with ``weights_only=True`` alone.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from seq2seq_cli.checkpoint.safetensors_header import read_header
 from seq2seq_cli.checkpoint.strict_json import parse_json, shown
 from seq2seq_cli.checkpoint.weights import StoredTensor, WeightFile, Weights
 from seq2seq_cli.errors import CheckpointError, Finding
+from seq2seq_cli.text.files import regular_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,55 +37,6 @@ WEIGHT_FILES = (
 )
 
 _OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx")
-
-
-def regular_file(folder: Path, name: str) -> Path | None:
-    """``folder/name`` when it may be opened; None when nothing is there.
-
-    Raises CheckpointError for a name that is more than a file's name, for a link that leads out of the folder
-    (links of the hub's cache into its ``blobs/`` excepted), and for pipes, devices and folders.
-    """
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0") or not _is_unicode(name):
-        raise CheckpointError(f"{shown(name)} is not a plain file name", where=str(folder))
-    path = folder / name
-    where = str(path)
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", where=where) from error
-    try:
-        real = path.resolve(strict=True)
-        mode = real.stat().st_mode
-    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
-        raise CheckpointError("a link that leads nowhere", where=where) from error
-    home = folder.resolve()
-    if real.parent != home and not _is_cache_blob(real, home):
-        raise CheckpointError(
-            f"a link out of the folder (to {real})", where=where, remedy="copy the file into the folder"
-        )
-    if not stat.S_ISREG(mode):
-        raise CheckpointError("not an ordinary file", where=where)
-    return path
-
-
-def _is_unicode(name: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell and no file's name can hold."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _is_cache_blob(real: Path, home: Path) -> bool:
-    """Is ``real`` where the hub's cache keeps the contents of the snapshot ``home``?
-
-    ``home`` is REPOSITORY/snapshots/REVISION or a folder in it; contents are in REPOSITORY/blobs/NAME, or in
-    blobs/XX/NAME beside REPOSITORY where repositories share them (huggingface_hub 2).
-    """
-    for parent in list(home.parents)[:2]:
-        if parent.name == "snapshots":
-            shared = parent.parent.parent / "blobs"
-            return real.parent == parent.parent / "blobs" or real.parent.parent == shared
-    return False
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from seq2seq_cli.errors import DataError
+
 #: Moses' replace-unicode-punctuation: one character for another. A full stop takes the space after it along.
 _PUNCTUATION = str.maketrans(
     dict(zip("，、”“∶：？《》）！（；」「～’━〈〉【】％", ',,""::?"")!(;""~\'-<>[]%', strict=True))
@@ -36,13 +38,16 @@ def tokenizer(
     sign = re.compile(r"(?<=\d)[,.](?=\d)")
 
     def words(text: str) -> list[str]:
-        whole = moses.tokenize(
-            normalizer.normalize(text),
-            aggressive_dash_splits=True,
-            return_str=False,
-            escape=False,
-            protected_patterns=list(protected),
-        )
+        try:
+            whole = moses.tokenize(
+                normalizer.normalize(text),
+                aggressive_dash_splits=True,
+                return_str=False,
+                escape=False,
+                protected_patterns=list(protected),
+            )
+        except ValueError as error:  # its limit, of a thousand protected words
+            raise DataError(f"a text cannot be cut into words: {error}") from None
         return [word for part in whole for word in sign.sub(r" @\g<0>@ ", part).split()]
 
     return words

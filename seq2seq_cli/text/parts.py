@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,10 @@ from typing import Any
 from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
-from seq2seq_cli.text.files import check_size, mapping, token_id
+from seq2seq_cli.text.files import check_size, mapping, regular_file, token_id
+
+#: far above any; a comparison is false for what is no number, and for an integer of thousands of digits
+_LARGEST_SCORE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,8 @@ class Parts:
 
     def required(self, name: str) -> Path:
         """The file called ``name``, checked to be there and not too large."""
-        file = self.folder / name
-        if not file.is_file():
+        file = regular_file(self.folder, name)
+        if file is None:
             raise CheckpointError(
                 f"{name} is missing", where=str(self.folder), remedy="fetch the folder again"
             )
@@ -118,7 +120,7 @@ class Parts:
         vocab = self._model().get("vocab")
         for entry in vocab if isinstance(vocab, list) else [vocab]:
             match entry:
-                case [str(piece), int() | float() as score] if math.isfinite(score):
+                case [str(piece), int() | float() as score] if abs(score) <= _LARGEST_SCORE:
                     pieces.append((piece, float(score)))
                 case _:
                     raise CheckpointError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def read_pickled_words(path: Path) -> tuple[list[str], int | None]:
 def _run(stream: io.BytesIO) -> Any:
     """The value of the next pickle in the stream."""
     machine = _Machine()
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name == "STOP":
-            break
-        machine.step(opcode.name, argument)
+    with warnings.catch_warnings():  # of Python's reader, about escapes in strings
+        warnings.simplefilter("ignore")
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "STOP":
+                break
+            machine.step(opcode.name, argument)
     (value,) = machine.stack
     return value
 

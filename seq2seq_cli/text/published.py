@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text import unigram, words
-from seq2seq_cli.text.files import read_json
+from seq2seq_cli.text.files import read_json, regular_file
 from seq2seq_cli.text.parts import Parts
 from seq2seq_cli.text.pipelines import BUILDERS, finish
 from seq2seq_cli.text.special_tokens import (
@@ -29,15 +30,25 @@ from seq2seq_cli.text.special_tokens import (
     special_tokens,
     with_mask_of,
 )
-from seq2seq_cli.text.tokenizer import NAMED_TOKENS, rust_errors
+from seq2seq_cli.text.tokenizer import NAMED_TOKENS, backend_of, rust_errors
 from seq2seq_cli.text.words import Words
 
 _NEVER_KEPT = ("auto_map", "name_or_path", "chat_template", "add_bos_token", "add_eos_token", "init_inputs")
 
 
-def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, object], Words | None] | None:
-    """The backend, the configuration to keep and the rule over words of the families that have one; None
-    when ``folder`` has no tokenizer files.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A folder's tokenizer: the backend, the configuration to keep, the rule of a family over words, and
+    whether the folder brings regular expressions of its own."""
+
+    backend: tokenizers.Tokenizer
+    config: dict[str, object]
+    words: Words | None
+    has_patterns: bool
+
+
+def read_folder(folder: Path) -> Found | None:
+    """The tokenizer in ``folder``, or None when it has no tokenizer files.
 
     Raises :class:`CheckpointError` that names the file.
     """
@@ -76,15 +87,26 @@ def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, object], 
     finish(backend, family, parts)
     if family == "generic":
         tokens = {**inferred(backend), **tokens}
-    elif further:
+    elif extra or further:  # where none are listed, the family has its own
         kept["extra_special_tokens"] = [str(token) for token in extra]
     kept["tokenizer_class"] = class_name
-    return backend, {**kept, **{name: str(token) for name, token in tokens.items()}}, rule
+    return Found(
+        backend=backend,
+        config={**kept, **{name: str(token) for name, token in tokens.items()}},
+        words=rule,
+        has_patterns=family == "generic" and _has_patterns(published),
+    )
+
+
+def _has_patterns(published: Mapping[str, Any] | None) -> bool:
+    steps = [(published or {}).get(name) for name in ("normalizer", "pre_tokenizer", "decoder")]
+    return '"Regex":' in json.dumps(steps)
 
 
 def _as_published(parts: Parts) -> tokenizers.Tokenizer:
+    assert parts.published is not None
     with rust_errors(parts.json_file, "the tokenizer is not accepted"):
-        return tokenizers.Tokenizer.from_str(json.dumps(parts.published))
+        return backend_of(parts.published)
 
 
 # -- which family ------------------------------------------------------------------------------------------
@@ -151,7 +173,7 @@ def _family(
     folder: Path, config: Mapping[str, Any], published: Mapping[str, Any] | None
 ) -> tuple[str, str] | None:
     """The class name to keep and the family of rules; None when there is no tokenizer."""
-    there = [name for name in _FILES if (folder / name).is_file()]
+    there = [name for name in _FILES if regular_file(folder, name) is not None]
     class_name = _class_name(folder, config)
     if published is None and not there:
         return None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models
 
 from seq2seq_cli.errors import CheckpointError, DataError, S2SError
 
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 
 #: The named special tokens of a tokenizer_config.json.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+#: Seconds and characters a second that patterns from a folder may take: a hundredth of the usual speed.
+PATIENCE, SLOWEST = 30.0, 10_000
+
+T = TypeVar("T")
 
 #: What decides ids and text, beside tokenizer.json itself.
 _BEHAVIOUR = (*NAMED_TOKENS, "clean_up_tokenization_spaces", "split_special_tokens")
@@ -42,6 +50,20 @@ def rust_errors(where: Path | str, what: str) -> Iterator[None]:
         ) from error
 
 
+def backend_of(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The backend that a tokenizer.json describes; unigram scores are exactly those of the file.
+
+    The library's own reader of numbers is off in the last digit now and then, so that what is saved and read
+    would not be the same tokenizer.
+    """
+    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    if isinstance(backend.model, models.Unigram):
+        model = content["model"]
+        pieces = [(piece, float(score)) for piece, score in model["vocab"]]
+        backend.model = models.Unigram(pieces, model.get("unk_id"), model.get("byte_fallback") or False)
+    return backend
+
+
 class Tokenizer:
     """Text to ids and back for one side of a model.
 
@@ -49,7 +71,8 @@ class Tokenizer:
     tokenizer_config.json that goes with it: the named special tokens as plain strings
     (``pad_token``, ...), the class name and the settings of that class. ``where`` names the origin
     in messages. ``words`` is the rule of a family that no pipeline can say; ``backend`` then only knows
-    the tokens and their ids.
+    the tokens and their ids. With ``has_patterns`` the backend has regular expressions that nobody checked,
+    and gets a time limit.
     """
 
     def __init__(
@@ -59,6 +82,7 @@ class Tokenizer:
         config: Mapping[str, object],
         where: str = "tokenizer",
         words: Words | None = None,
+        has_patterns: bool = False,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -67,6 +91,7 @@ class Tokenizer:
         self._config = dict(config)
         self._where = where
         self._words = words
+        self._has_patterns = has_patterns
         self.kind: str = words.kind if words is not None else type(backend.model).__name__.lower()
 
     @classmethod
@@ -83,8 +108,13 @@ class Tokenizer:
         found = read_folder(Path(folder))
         if found is None:
             return None
-        backend, config, words = found
-        return cls(backend=backend, config=config, where=str(folder), words=words)
+        return cls(
+            backend=found.backend,
+            config=found.config,
+            where=str(folder),
+            words=found.words,
+            has_patterns=found.has_patterns,
+        )
 
     # -- special ids ---------------------------------------------------------------------------------------
 
@@ -182,17 +212,24 @@ class Tokenizer:
                 before, after = self.template if special else ((), ())
                 added = {} if self._backend.encode_special_tokens else self._added
                 return [[*before, *self._words.encode(text, added), *after] for text in texts]
-            return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)]
+            return self._in_time(
+                lambda: [
+                    e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)
+                ],
+                sum(map(len, texts)),
+            )
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids`` without special tokens; ids outside the vocabulary are left out."""
-        inside = [i for i in map(int, ids) if i >= 0]
+        inside = [i for i in map(int, ids) if 0 <= i < self.vocab_size]
         with rust_errors(self._where, "the tokenizer cannot decode"):
             if self._words is not None:
                 tokens = [self._backend.id_to_token(i) for i in inside if i not in self.special_ids]
                 text = self._words.decode([t for t in tokens if t is not None], self._added)
             else:
-                text = self._backend.decode(inside, skip_special_tokens=True)
+                text = self._in_time(
+                    lambda: self._backend.decode(inside, skip_special_tokens=True), len(inside)
+                )
         # BPE knows its spaces; the rules over words were published with this clean-up.
         if self._config.get("clean_up_tokenization_spaces") and (self._words or self.kind != "bpe"):
             text = _clean_up(text)
@@ -200,10 +237,42 @@ class Tokenizer:
 
     def extended(self, named: Mapping[str, str]) -> Tokenizer:
         """A copy with more special tokens, by their names in tokenizer_config.json (``eos_token``, ...)."""
-        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend = backend_of(json.loads(self._backend.to_str()))
         backend.add_special_tokens(list(named.values()))
         config = {**self._config, **named}
-        return Tokenizer(backend=backend, config=config, where=self._where, words=self._words)
+        return Tokenizer(
+            backend=backend,
+            config=config,
+            where=self._where,
+            words=self._words,
+            has_patterns=self._has_patterns,
+        )
+
+    def _in_time(self, work: Callable[[], T], size: int) -> T:
+        """What ``work`` returns; CheckpointError when a folder's own patterns take it far too long.
+
+        The library cannot be interrupted: the work is left to a thread that does not keep the process alive.
+        """
+        if not self._has_patterns:
+            return work()
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # a panic of the library, too
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        limit = PATIENCE + size / SLOWEST
+        try:
+            return done.result(timeout=limit)
+        except FutureTimeoutError:
+            raise CheckpointError(
+                f"its patterns take more than {limit:.0f} s for {size} characters",
+                where=self._where,
+                remedy="do not use this tokenizer",
+            ) from None
 
     # -- storage -------------------------------------------------------------------------------------------
 

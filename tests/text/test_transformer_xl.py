@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.errors import CheckpointError, DataError
 from seq2seq_cli.text.tokenizer import Tokenizer
 from tests.text.compare import write
 
@@ -142,3 +142,11 @@ def test_a_damaged_word_list(content: str, message: str, tmp_path: Path) -> None
     write(tmp_path, vocab__txt=content, config__json={"model_type": "transfo-xl"})
     with pytest.raises(CheckpointError, match=message):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_a_text_with_too_many_protected_words_is_a_data_error(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_folder(folder_with(tmp_path))
+    assert tokenizer is not None
+    assert len(tokenizer.encode(["<UNK> " * 1000])[0]) == 1000
+    with pytest.raises(DataError, match="1000"):
+        tokenizer.encode(["<UNK> " * 1001])
