@@ -105,7 +105,7 @@ class Weights(Mapping[str, "Tensor"]):
 
     def __init__(self, stored: Mapping[str, StoredTensor | Tensor]) -> None:
         self._stored = stored
-        self._lent: set[int] = set()
+        self._lent: set[object] = set()
 
     def outline(self, name: str) -> Tensor:
         """The tensor on the meta device."""
@@ -120,10 +120,10 @@ class Weights(Mapping[str, "Tensor"]):
         """
         stored = self._stored[name]
         if not isinstance(stored, StoredTensor):
-            place = stored.untyped_storage().data_ptr()
-            tensor = stored.clone() if place in self._lent else stored
+            place: object = stored.untyped_storage().data_ptr()
+            tensor = self[name] if place in self._lent else stored
         else:
-            place = id(stored)
+            place = (stored.file.path, stored.begin)
             tensor = self[name] if place in self._lent else _read(name, stored.file.path, stored.borrow)
         self._lent.add(place)
         return tensor

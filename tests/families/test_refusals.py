@@ -158,7 +158,7 @@ def test_unknown_family() -> None:
 
 
 @pytest.mark.parametrize("size", [10**9, 2_000_000])
-def test_a_giant_is_refused_before_memory_is_taken(size: int, tmp_path: Path) -> None:
+def test_m6_a_giant_is_refused_before_memory_is_taken(size: int, tmp_path: Path) -> None:
     """The file's shapes are compared before anything of the size that config.json claims is allocated."""
     tiny.save_encoder("bert", tmp_path)
     path = tmp_path / "config.json"

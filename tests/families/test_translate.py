@@ -154,7 +154,7 @@ VICTIMS = {
 
 @pytest.mark.parametrize("family", VICTIMS)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named(family: str, damage: str, tmp_path: Path) -> None:
+def test_m7_damage_is_named(family: str, damage: str, tmp_path: Path) -> None:
     """Fault M7: never a silent random parameter."""
     tiny.save_language_model(family, tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
