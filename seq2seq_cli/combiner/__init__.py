@@ -158,6 +158,11 @@ def _check_share(share: Share, opened: Sequence[Opened], stacks: Sequence[Stack]
         )
     if len(set(tokenizers)) > 1:
         raise UsageError(f"--share {share}: the two tokenizers differ", remedy="use --share none")
+    if share == "all" and opened[0].family.whole and any(half.weights is not None for half in opened):
+        raise UsageError(
+            f"--share all: the two sides of a published {opened[0].family.name} have weights of their own",
+            remedy="use --share embeddings, or start both sides fresh (--random-encoder --random-decoder)",
+        )
     bodies = {
         replace(
             config,
