@@ -111,9 +111,9 @@ def refuse_unless(config: Config, key: str, allowed: Iterable[Any]) -> None:
         )
 
 
-def whole_number(config: Config, key: str, *, least: int | None = None, absent: int = 0) -> int:
-    """The whole number under ``key``, of at least ``least``; ``absent`` stands for None."""
-    value = absent if config[key] is None else config[key]
+def whole_number(config: Config, key: str, *, least: int | None = None) -> int:
+    """The whole number under ``key``, of at least ``least``; None counts as 0."""
+    value = 0 if config[key] is None else config[key]
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**31:
         raise CheckpointError(f"{key}={value!r} is not a whole number")
     if least is not None and value < least:

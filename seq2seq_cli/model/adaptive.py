@@ -97,7 +97,9 @@ class AdaptiveHead(nn.Module):
         if self.clusters is None:
             return first.log_softmax(-1)
         own = first.shape[-1]
-        first = torch.cat([first, self.clusters(self._narrowed(0, states))], dim=-1).log_softmax(-1)
+        # copies of the small matrices: products with few columns round by where in memory a matrix lies
+        others = F.linear(self._narrowed(0, states), self.clusters.weight.clone(), self.clusters.bias)
+        first = torch.cat([first, others], dim=-1).log_softmax(-1)
         parts = [first[..., :own]]
         for number in range(1, len(self.bounds)):
             within = F.linear(*self._scored(number, states)).log_softmax(-1)
@@ -144,4 +146,4 @@ class AdaptiveHead(nn.Module):
             return states
         weight = self.projections[number].weight
         assert isinstance(weight, Tensor)
-        return F.linear(states, weight.t())
+        return F.linear(states, weight.t().contiguous())
