@@ -76,6 +76,14 @@ class Bundle:
         return self.decoder
 
     @property
+    def first_id(self) -> int | None:
+        """What decoding is forced to write first, as published BARTs are; targets have it, too."""
+        value = self.model.generation.get("forced_bos_token_id")
+        if isinstance(value, int) and 0 <= value < self.decoder.config.vocab_size:
+            return value
+        return None
+
+    @property
     def is_trained(self) -> bool:
         """False for a pair that was combined here and never fine-tuned."""
         return bool(self.config.get("s2s", {}).get("trained", True))

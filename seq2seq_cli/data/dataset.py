@@ -64,9 +64,10 @@ class PairDataset:
     """Pairs for seq2seq: source ids with the tokenizer's template, target ids without start and eos.
 
     A source is cut to ``max_source_length`` tokens in all; its closing special tokens stay. A target is cut
-    so that it and the eos id are ``max_target_length`` tokens. Rows with an empty target are left out unless
-    ``keep_empty``. ``row_numbers[i]`` is the place in ``rows`` of what is here number i. Raises
-    :class:`DataError` when nothing is left.
+    so that it and the eos id are ``max_target_length`` tokens. ``first_id`` is put before every target: the
+    token that decoding is forced to write first, which the model has to have seen there. Rows with an empty
+    target are left out unless ``keep_empty``. ``row_numbers[i]`` is the place in ``rows`` of what is here
+    number i. Raises :class:`DataError` when nothing is left.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PairDataset:
         target_tokenizer: Tokenizer,
         start_id: int,
         eos_id: int,
+        first_id: int | None = None,
         max_source_length: int | None = None,
         max_target_length: int | None = None,
         source_prefix: str = "",
@@ -89,8 +91,10 @@ class PairDataset:
         self.row_numbers = np.asarray(kept, np.int64)
         sources = _Cut(source_tokenizer, max_source_length, special=True)
         self._sources = _Sequences(sources(source_prefix + rows[i].source for i in kept))
-        targets = _Cut(target_tokenizer, _less_one(max_target_length, "max_target_length"), special=False)
-        self._targets = _Sequences(targets(rows[i].target for i in kept))
+        first = [] if first_id is None else [first_id]
+        room = _room(max_target_length, "max_target_length", beside=1 + len(first))
+        targets = _Cut(target_tokenizer, room, special=False)
+        self._targets = _Sequences([*first, *ids] for ids in targets(rows[i].target for i in kept))
         #: (source, target) tokens of each pair, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((self._sources.lengths, self._targets.lengths + 1), axis=1)
         self.summary = Summary(
@@ -158,7 +162,7 @@ class TextDataset:
         self._tokenizer = tokenizer
         kept, empty = _kept(rows, False)
         self.row_numbers = np.asarray(kept, np.int64)
-        limit = _less_one(max_length, "max_length") if self._causal else max_length
+        limit = _room(max_length, "max_length", beside=1) if self._causal else max_length
         texts = _Cut(tokenizer, limit, special=not self._causal)
         self._texts = _Sequences(texts(rows[i].target for i in kept))
         lengths = self._texts.lengths + self._causal
@@ -246,11 +250,11 @@ def _kept(rows: Sequence[Row], keep_empty: bool) -> tuple[list[int], int]:
     return kept, len(rows) - len(kept)
 
 
-def _less_one(length: int | None, name: str) -> int | None:
-    """Room for the text beside the eos id."""
-    if length is not None and length < 2:
-        raise UsageError(f"{name} of {length} leaves no room for text", remedy="at least 2")
-    return None if length is None else length - 1
+def _room(length: int | None, name: str, *, beside: int) -> int | None:
+    """Room for the text beside the eos id, and whatever else has to stand there."""
+    if length is not None and length <= beside:
+        raise UsageError(f"{name} of {length} leaves no room for text", remedy=f"at least {beside + 1}")
+    return None if length is None else length - beside
 
 
 def _hash(start_id: int | None, eos_id: int | None, *parts: _Sequences) -> str:

@@ -74,6 +74,7 @@ def loss(
         target_tokenizer=target,
         start_id=ids.start,
         eos_id=ids.eos[0],
+        first_id=bundle.first_id,
         max_source_length=model.longest_source,
         max_target_length=model.longest_target,
         source_prefix=prefix,

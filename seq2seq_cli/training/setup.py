@@ -212,6 +212,7 @@ def _dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Dataset:
         target_tokenizer=target,
         start_id=start,
         eos_id=eos,
+        first_id=bundle.first_id,
         max_source_length=source_length,
         max_target_length=target_length,
         source_prefix=data.source_prefix,
