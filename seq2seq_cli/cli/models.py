@@ -69,10 +69,11 @@ def describe() -> dict[str, Any]:
         {
             "family": name,
             "alias": FAMILY_ALIASES.get(name, ""),
-            "longest_source": stack_config(family, {}, "encoder", where=name).max_positions,
-            "longest_target": stack_config(family, {}, "cross_decoder", where=name).max_positions,
+            "longest_source": stack_config(family, family.base, "encoder", where=name).max_positions,
+            "longest_target": stack_config(family, family.base, "cross_decoder", where=name).max_positions,
             "tokenizer": family.tokenizer,
-            "roles": [text for role, text in _ROLES.items() if role in family.architectures],
+            "roles": [text for role, text in _ROLES.items() if role in family.architectures]
+            + ["encoder-decoder"] * (family.whole is not None),
         }
         for name, family in FAMILIES.items()
     ]

@@ -78,6 +78,7 @@ class Family:
     pack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     lacks_special_tokens: bool = False  #: published without any token that begins, ends or pads a text
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
+    base: Config = field(default_factory=dict)  #: where its usual checkpoint differs, for `s2s models`
     architectures: Mapping[Role, str] = field(default_factory=dict)  #: role -> class name in config.json
     whole: Whole | None = None  #: for families that are published as encoder-decoders
 

@@ -44,6 +44,7 @@ FAMILY = Family(
     ignored=bert.IGNORED,
     tied=("lm_head.decoder.weight", "lm_head.decoder.bias"),
     tokenizer="byte-level bpe",
+    base={"max_position_embeddings": 514},
     architectures={
         "encoder": "RobertaModel",
         "decoder": "RobertaForCausalLM",

@@ -199,7 +199,7 @@ FAMILY = Family(
     role_settings={role: {"is_encoder_decoder": False} for role in ("encoder", "decoder")},
     unpack=_unpack,
     pack=_pack,
-    tokenizer="sentencepiece",
+    tokenizer="sentencepiece unigram",
     architectures={
         "encoder": "T5EncoderModel",
         "decoder": "T5ForConditionalGeneration",

@@ -161,7 +161,7 @@ FAMILY = Family(
     },
     unpack=_unpack,
     pack=_pack,
-    tokenizer="sentencepiece",
+    tokenizer="sentencepiece unigram",
     architectures={
         "encoder": "XLNetModel",
         "decoder": "XLNetLMHeadModel",
