@@ -72,7 +72,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     check_size(path)
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes().decode("utf-8-sig")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # escapes can spell half a surrogate pair, which is no text
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise CheckpointError(f"not valid JSON: {reason}", where=str(path), remedy="fetch it again") from None

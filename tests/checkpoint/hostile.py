@@ -107,8 +107,11 @@ def _one(order: dict[str, Any]) -> None:
     pair = seq2seq_cli.load(order["folder"], role=order["role"])
     if not order.get("use"):
         return
-    if pair.source_tokenizer is not None and pair.target_tokenizer is not None:
-        pair.generate(["the cat Sat, on 3 mats"], max_new_tokens=2, num_beams=1, do_sample=False)
+    text = "the cat Sat, on 3 mats"
+    if order["role"] is None and pair.source_tokenizer is not None:
+        pair.generate([text], max_new_tokens=2, num_beams=1, do_sample=False)
+    elif pair.source_tokenizer is not None:
+        pair.source_tokenizer.decode(pair.source_tokenizer.encode([text])[0])
     elif isinstance(pair.model, Stack):
         with torch.no_grad():
             pair.model(torch.tensor([[5, 6, 7]]))

@@ -13,9 +13,11 @@ import pytest
 import seq2seq_cli
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.families import FAMILIES
+from seq2seq_cli.text.tokenizer import Tokenizer
 from tests import tiny
 from tests.checkpoint.hostile import Loader, Outcome
 from tests.families.spec import spec
+from tests.text.vocabularies import publish
 
 #: what every option is set to, one at a time: sizes that no machine has, and values of other kinds
 LIES: list[Any] = [10**9, -1, "9"]
@@ -205,3 +207,14 @@ def test_m4_code_and_paths_in_a_config_are_ignored(tmp_path: Path) -> None:
     assert not (tmp_path / "touched").exists()
     assert {file.name for file in tmp_path.iterdir()} == {"model", "again"}
     assert not list((tmp_path / "again").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+@pytest.mark.parametrize("spelt", ["\\ud800", "\\uDFFF x", "\\ude00\\ud83d"])
+def test_m5_half_a_surrogate_pair_is_no_text(file: str, spelt: str, tmp_path: Path) -> None:
+    publish("bert", tmp_path)
+    (tmp_path / file).write_text(f'{{"mask_token": "{spelt}"}}')
+    with pytest.raises(CheckpointError, match="surrogates not allowed"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / file).write_text('{"mask_token": "\\ud83d\\ude00"}' if file[0] != "a" else "{}")
+    assert Tokenizer.from_folder(tmp_path) is not None
