@@ -18,6 +18,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+#: this many findings that say the same are still listed one by one
+_ALIKE = 3
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -40,7 +43,10 @@ class S2SError(Exception):
         self, what: str = "", *, where: str = "", remedy: str = "", findings: Iterable[Finding] = ()
     ) -> None:
         self.findings: tuple[Finding, ...] = tuple(findings) or (Finding(what, where, remedy),)
-        super().__init__("\n".join(str(finding) for finding in self.findings))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return "\n".join(str(finding) for finding in self.findings)
 
 
 class UsageError(S2SError):
@@ -93,4 +99,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names)
+    return "known: " + ", ".join(names) if names else ""
+
+
+def counted(findings: Iterable[Finding], *, or_more: bool = False) -> list[Finding]:
+    """Findings of which more than three say the same of different places, as one each: the first, with their
+    number. ``or_more``: not everything was looked at."""
+    places: dict[str, list[Finding]] = {}
+    for finding in findings:
+        places.setdefault(finding.what, []).append(finding)
+    told: list[Finding] = []
+    for what, same in places.items():
+        if len(same) <= _ALIKE:
+            told += same
+            continue
+        number = f"{len(same)} or more" if or_more else str(len(same))
+        told.append(Finding(f"{what} ({number} times; here the first)", same[0].where, same[0].remedy))
+    return told

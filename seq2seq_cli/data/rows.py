@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seq2seq_cli import console
-from seq2seq_cli.errors import DataError, Finding, nearest
+from seq2seq_cli.errors import DataError, Finding, counted, nearest
 
 #: This many findings are reported together; a file in the wrong format would fill the screen.
 MAX_FINDINGS = 20
@@ -113,19 +113,22 @@ class BadRows:
         if len(self._findings) < MAX_FINDINGS:
             self._findings.append(Finding(what, where, remedy))
         if len(self._findings) == MAX_FINDINGS and not self._skip:
-            raise DataError(findings=[*self._findings, Finding("there may be more; reading stopped here")])
+            told = counted(self._findings, or_more=True)
+            more = [Finding("there may be more; reading stopped here")] if len(told) > 1 else []
+            raise DataError(findings=[*told, *more])
 
     def settle(self, good: int) -> None:
         """To be called when all rows are read: ``good`` of them could be used."""
         if not self.count:
             return
         if not self._skip:
-            raise DataError(findings=self._findings)
+            raise DataError(findings=counted(self._findings))
         total = good + self.count
         if self.count > MAX_SKIPPED * total:
             limit = Finding(
                 f"{self.count} of {total} rows are bad, and at most {MAX_SKIPPED:.0%} may be skipped",
                 remedy="mend the file",
             )
-            raise DataError(findings=[limit, *self._findings])
+            told = counted(self._findings, or_more=self.count > len(self._findings))
+            raise DataError(findings=[limit, *told])
         console.warn(f"{self.count} of {total} rows skipped, the first: {self._findings[0]}")

@@ -213,12 +213,31 @@ def test_d1_invalid_utf8_names_the_byte(tmp_path: Path) -> None:
 
 
 def test_d1_up_to_twenty_findings_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", "{}\n" * 50)
+    wrong = [f'{{"source": "a", "target": {number}}}\n' for number in range(50)]
+    path = write(tmp_path / "x.jsonl", "".join(wrong))
     with pytest.raises(DataError) as error:
         read_rows(path)
     assert len(error.value.findings) == 21
     assert "reading stopped" in findings(error)[-1]
     assert error.value.findings[19].where == f"{path}:20"
+
+
+@pytest.mark.parametrize(("rows", "number"), [(50, "20 or more"), (8, "8")])
+def test_d1_the_same_fault_in_many_rows_is_one_finding(tmp_path: Path, rows: int, number: str) -> None:
+    path = write(tmp_path / "x.jsonl", jsonl(*good(rows)))
+    with pytest.raises(DataError) as error:
+        read_rows(path, target="targt")
+    (found,) = error.value.findings
+    assert found.what == f"field 'targt' is missing ({number} times; here the first)"
+    assert found.where == f"{path}:1"
+    assert found.remedy == "did you mean 'target'?"
+
+
+def test_d1_a_few_rows_with_the_same_fault_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", jsonl(*good(2)) + "{}\n" * 3 + "[]\n")
+    with pytest.raises(DataError) as error:
+        read_rows(path)
+    assert [finding.where for finding in error.value.findings] == [f"{path}:{n}" for n in (3, 4, 5, 6)]
 
 
 def test_d1_skip_counts_up_to_one_percent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
