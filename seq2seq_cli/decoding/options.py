@@ -91,26 +91,45 @@ def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids
     """Options as asked for, else from the checkpoint's generation config, else the plain defaults.
 
     There is no hidden top-k and no hidden limit of 20 tokens. Asking for a sampling option turns sampling
-    on, and beams that only the checkpoint wished for off. UsageError for unknown names, values out of
-    range and combinations that contradict each other, all at once.
+    on, and what only the checkpoint wished for gives way (see ``overlay``). UsageError for unknown names,
+    values out of range and combinations that contradict each other, all at once.
     """
-    asked = merge_generation(given)
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
-    if asked.get("do_sample") and "num_beams" not in asked:
-        wished.pop("num_beams", None)
-    if (asked.get("num_beams") or 1) > 1 and "do_sample" not in asked:
-        wished["do_sample"] = False
-    if "num_beams" in asked and "num_return_sequences" not in asked:
-        wished.pop("num_return_sequences", None)
-    if not asked.get("do_sample", wished.get("do_sample")):
-        # files keep these beside do_sample: false, where they mean nothing
-        wished = {key: value for key, value in wished.items() if key not in SAMPLING_OPTIONS}
-    options, problems = validate(DecodingOptions, {**wished, **asked}, _problems)
+    options, problems = validate(DecodingOptions, overlay(wished, given), _problems)
     if options is None:
         raise UsageError(findings=[Finding(p.what, remedy=p.remedy) for p in problems])
     return _resolved(options, ids)
+
+
+def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options ``given`` over those ``wished`` for by a checkpoint, a default preset or a recipe.
+
+    What was only wished for gives way where it contradicts them: beams to sampling and sampling to beams,
+    several outputs to another number of beams, the shortest length to a longest one below it and the
+    longest to a shortest one above it.
+    """
+    asked, left = merge_generation(given), dict(wished)
+    if asked.get("do_sample") and "num_beams" not in asked:
+        left.pop("num_beams", None)
+    if _is_more(asked.get("num_beams"), 1) and "do_sample" not in asked:
+        left["do_sample"] = False
+    if "num_beams" in asked and "num_return_sequences" not in asked:
+        left.pop("num_return_sequences", None)
+    if _is_more(left.get("min_new_tokens"), asked.get("max_new_tokens")):
+        left["min_new_tokens"] = asked["max_new_tokens"]
+    if _is_more(asked.get("min_new_tokens"), left.get("max_new_tokens")):
+        del left["max_new_tokens"]
+    if not asked.get("do_sample", left.get("do_sample")):
+        # files keep these beside do_sample: false, where they mean nothing
+        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS}
+    return {**left, **asked}
+
+
+def _is_more(value: Any, other: Any) -> bool:
+    """value > other, where both are numbers; values are checked later."""
+    return isinstance(value, (int, float)) and isinstance(other, (int, float)) and value > other
 
 
 def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:

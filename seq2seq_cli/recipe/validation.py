@@ -110,9 +110,12 @@ def _explain(detail: Any, model: type[BaseModel], raw: Any) -> Problem:
     if kind in _LIMITS:
         word, key = _LIMITS[kind]
         limit = int(context[key]) if context[key] == int(context[key]) else context[key]
-        return Problem(f"{name} must be {word} {limit}, not {_show(given)}", "", (path,))
+        what = f"{name} must be {word} {limit}, not {_show(given)}"
+        return Problem(what, "change it, or leave it out", (path,))
     if kind == "expected":
         return Problem(f"{name} must be {context['what']}, not {_show(given)}", "", (path,))
+    if kind in ("too_short", "string_too_short"):
+        return Problem(f"{name} must not be empty", "write a value, or leave it out", (path,))
     if kind in _TYPES:
         return Problem(
             f"{name} must be {_TYPES[kind]}, not {_show(given)}", _conversion(kind, given), (path,)

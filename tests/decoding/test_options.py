@@ -10,6 +10,7 @@ import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.decoding import generate_ids, resolve_options
+from seq2seq_cli.decoding.options import overlay
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import SpecialIds
 from tests import tiny
@@ -30,9 +31,11 @@ NAN, INF = float("nan"), float("inf")
         ({"length_penalty": NAN}, "length_penalty"),
         ({"length_penalty": "1"}, "length_penalty must be a number.*without quotes"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
-        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"num_beams": 0}, "num_beams must be at least 1, not 0 · change it, or leave it out"),
         ({"num_beams": 2.0}, "num_beams must be a whole number.*write 2"),
         ({"num_beams": True}, "num_beams must be a whole number"),
+        ({"num_beams": "4"}, "num_beams must be a whole number"),
+        ({"max_new_tokens": [4]}, "max_new_tokens must be a whole number"),
         ({"top_p": 2.0}, "top_p must be at most 1"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": NAN}, "top_p"),
@@ -44,7 +47,7 @@ NAN, INF = float("nan"), float("inf")
         ({"early_stopping": 1}, "early_stopping"),
         ({"eos_token_id": -1}, "eos_token_id must be at least 0"),
         ({"eos_token_id": "2"}, "eos_token_id"),
-        ({"bad_words_ids": [[]]}, "bad_words_ids"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids.0 must not be empty · write a value"),
         ({"bad_words_ids": [3]}, "bad_words_ids"),
         ({"bad_words_ids": [[3], [-1]]}, "bad_words_ids"),
         ({"do_sample": "yes"}, "do_sample must be true or false.*write true"),
@@ -102,12 +105,25 @@ def test_plain_defaults() -> None:
         ({"decoder_start_token_id": 0}, {}, {"start": 0}),
         ({"forced_bos_token_id": 0}, {"forced_eos_token_id": 0}, {"forced_bos": 0, "forced_eos": 0}),
         ({"do_sample": True, "num_return_sequences": 5}, {}, {"num_return_sequences": 5}),
+        ({"max_new_tokens": 5}, {"min_new_tokens": 10}, {"max_new_tokens": 5, "min_new_tokens": 5}),
+        ({"max_new_tokens": 50}, {"min_new_tokens": 10}, {"max_new_tokens": 50, "min_new_tokens": 10}),
+        ({"min_new_tokens": 9}, {"max_new_tokens": 4}, {"max_new_tokens": None, "min_new_tokens": 9}),
+        ({"min_new_tokens": 3}, {"max_new_tokens": 4}, {"max_new_tokens": 4, "min_new_tokens": 3}),
     ],
     ids=str,
 )
 def test_who_wins(given: dict[str, Any], checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
     decoding = resolve_options(given, checkpoint, IDS)
     assert {name: getattr(decoding, name) for name in expected} == expected
+
+
+def test_layers_give_way_one_after_the_other() -> None:
+    """A checkpoint, a default preset, a recipe, flags: each over the one before."""
+    preset = overlay({"do_sample": True, "top_k": 50}, {"num_beams": 4, "min_new_tokens": 10})
+    assert preset == {"do_sample": False, "num_beams": 4, "min_new_tokens": 10}
+    recipe = overlay(preset, {"top_p": 0.9})
+    assert recipe == {"do_sample": True, "top_p": 0.9, "min_new_tokens": 10}
+    assert overlay(recipe, {"num_beams": 2}) == {"do_sample": False, "num_beams": 2, "min_new_tokens": 10}
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_unknown_preset_names_the_nearest(write: Write) -> None:
     path = write("model: {encoder: a}\ngeneration: {preset: sumarize, top_p: 2}")
     assert findings(path) == [
         "no preset named 'sumarize' · r.yaml:2:22 · did you mean 'summarize'?",
-        "generation.top_p must be at most 1, not 2 · r.yaml:2:39",
+        "generation.top_p must be at most 1, not 2 · r.yaml:2:39 · change it, or leave it out",
     ]
 
 
