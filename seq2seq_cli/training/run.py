@@ -12,11 +12,11 @@ import torch
 
 from seq2seq_cli import console
 from seq2seq_cli.errors import Finding, UsageError
-from seq2seq_cli.recipe import require
+from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
-from seq2seq_cli.training.setup import Prepared, prepare
+from seq2seq_cli.training.setup import Prepared, prepare, settings_of
 from seq2seq_cli.training.signals import StopRequest, listening
 from seq2seq_cli.training.state import Checkpoint, RunState, checkpoint_folder
 
@@ -45,7 +45,13 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
                 return done
             prepared = prepare(recipe, processes=accelerator.num_processes, checkpoint=checkpoint)
             if checkpoint is not None:
-                runfolder.refuse_differences(checkpoint, prepared.identity)
+                runfolder.refuse_differences(
+                    checkpoint.identity,
+                    prepared.identity,
+                    what="this run was started with other values",
+                    where=checkpoint.folder,
+                    remedy="set them back, name another --output, or start again with --overwrite",
+                )
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 _begin(recipe, run, checkpoint, overwrite=overwrite)
@@ -112,12 +118,30 @@ def _finished(recipe: Recipe, run: Path, checkpoint: Checkpoint | None) -> dict[
         limit is None or checkpoint.state.seconds < 60 * limit
     ):
         return None
+    _refuse_another_recipe(recipe, run)
     console.say(
         f"{run} is finished ({checkpoint.state.step} steps); nothing to do. "
         "To train again, name another --output or add --overwrite."
     )
     found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     return found
+
+
+def _refuse_another_recipe(recipe: Recipe, run: Path) -> None:
+    """UsageError where ``recipe`` would train otherwise than the finished run was trained."""
+    try:
+        before = load_recipe(run / runfolder.RECIPE_FILE)
+    except UsageError:  # written by another version of s2s, or changed by hand
+        return
+    side = "decoder" if recipe.training.objective == "causal_lm" else "encoder"
+    runfolder.refuse_differences(
+        settings_of(before),
+        settings_of(recipe),
+        what="this run is finished, and was trained with other values",
+        where=run,
+        remedy="train again with --overwrite, or name another --output "
+        f"(there, `model: {{{side}: {run}}}` goes on from this model)",
+    )
 
 
 def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq_cli import console
-from seq2seq_cli.errors import CheckpointError, Finding, UsageError
+from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
 from seq2seq_cli.training.state import Checkpoint, checkpoints, model_files, read_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
@@ -38,7 +38,11 @@ def locked(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         file = (run / LOCK_FILE).open("a+", encoding="utf-8")
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError("a file is in the way of the run's folder", where=str(run)) from error
+        remedy = "name another --output"
+        raise UsageError("a file is in the way of the run's folder", where=str(run), remedy=remedy) from error
+    except OSError as error:
+        remedy = "name another --output, or see to its rights"
+        raise ResourceError(f"cannot write: {error.strerror}", where=str(run), remedy=remedy) from error
     with file:
         file.seek(0)
         try:
@@ -94,6 +98,9 @@ def find_checkpoint(run: Path, *, resume: str, overwrite: bool) -> Checkpoint | 
 
 
 def _explicit(run: Path, folder: Path, *, overwrite: bool) -> Checkpoint:
+    if not folder.is_dir():
+        remedy = "take auto, never, or a folder checkpoint-STEP of a run"
+        raise UsageError("no such checkpoint folder", where=f"--resume {folder}", remedy=remedy)
     found = read_checkpoint(folder)
     inside = folder.resolve().parent == run.resolve()
     if not inside and run.is_dir() and any(p.name != LOCK_FILE for p in run.iterdir()) and not overwrite:
@@ -127,21 +134,16 @@ def clear(run: Path, *, keep_until: int | None = None) -> None:
                 path.unlink()
 
 
-def refuse_differences(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """UsageError with a table of what is not as it was when the checkpoint was written."""
-    before = checkpoint.identity
-    changed = [key for key in sorted({*before, *identity}) if before.get(key) != identity.get(key)]
-    if not changed:
-        return
+def refuse_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, what: str, where: Path, remedy: str
+) -> None:
+    """UsageError with a table of what is not as it was before, and ``what`` that means."""
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     findings = [
-        Finding(f"{key}: {_shown(before.get(key))} then, {_shown(identity.get(key))} now") for key in changed
+        Finding(f"{key}: {_shown(before.get(key))} then, {_shown(now.get(key))} now") for key in changed
     ]
-    last = Finding(
-        f"this run was started with {'another value' if len(changed) == 1 else 'other values'}",
-        str(checkpoint.folder),
-        "set them back, name another --output, or start again with --overwrite",
-    )
-    raise UsageError(findings=[*findings, last])
+    if findings:
+        raise UsageError(findings=[*findings, Finding(what, str(where), remedy)])
 
 
 def _shown(value: Any) -> str:

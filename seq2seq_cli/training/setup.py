@@ -295,6 +295,16 @@ def _validation_batches(recipe: Recipe, validation: Dataset | None) -> list[list
     return plan_validation(validation.lengths, tokens_per_batch=budget, batch_size=rows)
 
 
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says about the numbers of its run, flat."""
+    skipped = {"model": set[str](), "data": {"test"}, "training": _FREE - {"gradient_accumulation_steps"}}
+    return {
+        f"{name}.{key}": value
+        for name, without in skipped.items()
+        for key, value in getattr(recipe, name).model_dump(mode="json", exclude=without).items()
+    }
+
+
 def _identity(recipe: Recipe, train: Dataset, validation: Dataset | None, plan: StepPlan) -> dict[str, Any]:
     """Everything that decides the numbers of a run, flat, for comparison with an earlier start."""
     values: dict[str, Any] = {}

@@ -112,10 +112,13 @@ def write_checkpoint(
 def read_checkpoint(folder: Path) -> Checkpoint:
     """The state in a checkpoint folder. CheckpointError, with every finding, when it is not whole."""
     from seq2seq_cli.checkpoint.files import read_json
-    from seq2seq_cli.checkpoint.folder import verify_manifest
+    from seq2seq_cli.checkpoint.folder import MANIFEST, verify_manifest
 
     if not folder.is_dir():
         raise CheckpointError("no such checkpoint folder", where=str(folder))
+    if not (folder / MANIFEST).is_file():
+        what = f"this is no whole checkpoint of a run: {MANIFEST} is missing"
+        raise CheckpointError(what, where=str(folder), remedy="name a folder checkpoint-STEP of a run")
     findings = verify_manifest(folder)
     if findings:
         raise CheckpointError(findings=findings)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.errors import CheckpointError, ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.progress import append_log, cut_log
@@ -53,6 +55,76 @@ def test_a_folder_that_is_no_run_is_left_alone(recipe) -> None:  # type: ignore[
         finetune(recipe("training.max_steps=1"))
     finetune(recipe("training.max_steps=1"), overwrite=True)
     assert (RUN / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["training.learning_rate=0.5"], "training.learning_rate: 0.003 then, 0.5 now"),
+        (["training.max_steps=5"], "training.max_steps: 3 then, 5 now"),
+        (["data.max_target_length=9"], "data.max_target_length: null then, 9 now"),
+        (["training.gradient_accumulation_steps=2"], "training.gradient_accumulation_steps: 1 then, 2 now"),
+        (["model.share=none", "model.seed=8"], "model.seed"),
+    ],
+)
+def test_r10_a_finished_run_says_what_another_recipe_would_change(
+    trained: Recipe,
+    recipe: Callable[..., Recipe],
+    changes: list[str],
+    says: str,
+) -> None:
+    before = (RUN / "model.safetensors").read_bytes()
+    made = recipe("training.max_steps=3", "training.save_steps=1", "training.eval_samples=0", *changes)
+    with pytest.raises(UsageError) as caught:
+        finetune(made)
+    assert says in caught.value.findings[0].what
+    last = caught.value.findings[-1]
+    assert "finished" in last.what
+    assert "--overwrite" in last.remedy
+    assert f"model: {{encoder: {RUN}}}" in last.remedy
+    assert (RUN / "model.safetensors").read_bytes() == before
+
+
+def test_r3_what_changes_no_number_of_a_finished_run_is_no_difference(
+    trained: Recipe, recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = recipe("training.max_steps=3", "training.save_steps=2", "training.logging_steps=1",
+                  "data.test=dev.jsonl", "generation.num_beams=2")  # fmt: skip
+    finetune(made)
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_a_finished_run_goes_on_from_its_model_as_the_error_says(
+    trained: Recipe, recipe: Callable[..., Recipe]
+) -> None:
+    finetune(recipe(f"model.encoder={RUN}", "model.decoder=null", "training.max_steps=1", "output=runs/more"))
+    assert Path("runs/more/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("resume", "kind", "says"),
+    [
+        ("empty", CheckpointError, "this is no whole checkpoint of a run: manifest.json is missing · empty"),
+        ("gone", UsageError, "no such checkpoint folder · --resume gone · take auto, never, or a folder"),
+    ],
+)
+def test_resuming_from_what_is_no_checkpoint(
+    recipe: Callable[..., Recipe], resume: str, kind: type[Exception], says: str
+) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(kind, match=says) as caught:
+        finetune(recipe(), resume=resume)
+    assert "Errno" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_the_disks_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    says = "cannot write: No such file or directory · runs/x · name another"
+    with pytest.raises(ResourceError, match=says), runfolder.locked(Path("runs/x")):
+        pass
 
 
 def test_resume_never_wants_an_empty_folder(trained: Recipe) -> None:
