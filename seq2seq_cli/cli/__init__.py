@@ -6,7 +6,9 @@ Typer made by :func:`seq2seq_cli.cli.options.new_app`, and imports no torch at i
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -147,14 +149,14 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:
-    """``--early-stopping`` alone means true; it also takes true, false or never."""
+    """``--early-stopping`` at the end or before another option means true; a word behind it is its value."""
     done: list[str] = []
     for index, argument in enumerate(arguments):
         if argument == "--":
             return [*done, *arguments[index:]]
         done.append(argument)
-        following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument.replace("_", "-") == "--early-stopping" and following not in ("true", "false", "never"):
+        alone = index + 1 == len(arguments) or arguments[index + 1].startswith("-")
+        if argument.replace("_", "-") == "--early-stopping" and alone:
             done[-1] += "=true"
     return done
 
@@ -168,9 +170,44 @@ def usage_finding(error: Any, arguments: Sequence[str]) -> Finding:
     if hasattr(error, "possibilities"):
         params = context.command.get_params(context) if context else []
         known = [name for param in params for name in (*param.opts, *param.secondary_opts)]
-        close = nearest(error.option_name, known)
-        return Finding(
-            f"no such option {error.option_name}", where, remedy if close.startswith("known") else close
-        )
+        remedy = _closest(error.option_name, known) or remedy
+        return Finding(f"no such option {error.option_name}", where, remedy)
     what = " ".join(error.format_message().split()).rstrip(".")
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for pattern, must in _WRONG_VALUES:
+        found = re.search(pattern, what)
+        if found and names:
+            given = _value_of(names, arguments)
+            what = f"{max(names, key=len)} must be {found.expand(must)}" + (
+                f", not {given!r}" if given else ""
+            )
+            break
     return Finding(what[:1].lower() + what[1:], where, remedy)
+
+
+#: How the option parser words a wrong value, in its versions, and how we do.
+_WRONG_VALUES = (
+    (r"valid integer", "a whole number"),
+    (r"valid (number|float)", "a number"),
+    (r"(?:greater than or equal to |the range x>=)(\S+)", r"at least \1"),
+    (r"less than or equal to (\S+)", r"at most \1"),
+    (r"is not one of (.*)", r"one of \1"),
+)
+
+
+def _value_of(names: Sequence[str], arguments: Sequence[str]) -> str:
+    """What stands behind an option on the command line."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") in names:
+            return value if equals else following
+    return ""
+
+
+def _closest(name: str, known: Sequence[str]) -> str:
+    """``did you mean ...?`` for an option that is spelt nearly so, or has the same words and more."""
+    bare = {each.lstrip("-"): each for each in known}
+    asked = name.lstrip("-").replace("_", "-")
+    found = difflib.get_close_matches(asked, bare, n=1, cutoff=0.8)
+    found = found or [each for each in bare if set(asked.split("-")) < set(each.split("-"))]
+    return f"did you mean {bare[found[0]]!r}?" if found else ""

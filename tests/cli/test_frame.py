@@ -381,7 +381,8 @@ def decode(
         (["--early-stopping", "never"], [[], {"early_stopping": "never"}]),
         (["--early_stopping=false"], [[], {"early_stopping": False}]),
         (["--early-stopping", "true", "hi"], [["hi"], {"early_stopping": True}]),
-        (["--early-stopping", "hi"], [["hi"], {"early_stopping": True}]),
+        (["hi", "--early-stopping"], [["hi"], {"early_stopping": True}]),
+        (["--early-stopping", "--num-beams", "2"], [[], {"early_stopping": True, "num_beams": 2}]),
         (["--", "--early-stopping"], [["--early-stopping"], {}]),
     ],
 )
@@ -395,12 +396,18 @@ def test_decoding_options_that_were_given(
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["--num-beams", "0"], ["num_beams must be at least 1, not 0 · --num-beams"]),
+        (["--num-beams", "0"], ["num_beams must be at least 1, not 0 · --num-beams · change it"]),
         (["--top-p", "2"], ["top_p must be at most 1, not 2.0 · --top-p"]),
         (["--top-p", "nan"], ["top_p must be a finite number, not nan · --top-p"]),
         (["--early-stopping=maybe"], ["early_stopping must be true, false or never, not 'maybe'"]),
+        (["--early-stopping", "maybe", "x"], ["early_stopping must be true, false or never, not 'maybe'"]),
         (["--num-beams", "0", "--temperature=-1"], ["num_beams must", "temperature must be above 0"]),
-        (["--num-beams", "many"], ["invalid value for '--num-beams'"]),
+        (["--num-beams", "many"], ["--num-beams must be a whole number, not 'many' · s2s env · see"]),
+        (["--num_beams=1.5"], ["--num-beams must be a whole number, not '1.5'"]),
+        (["--top-p", "x"], ["--top-p must be a number, not 'x'"]),
+        (["--stop", "x"], ["no such option --stop · s2s env · see `s2s env --help`"]),
+        (["--quantize", "int8"], ["no such option --quantize · s2s env · see `s2s env --help`"]),
+        (["--beams", "3"], ["no such option --beams · s2s env · did you mean '--num-beams'?"]),
         (["--num-beam", "3"], ["no such option --num-beam · s2s env · did you mean '--num-beams'?"]),
     ],
 )  # fmt: skip
