@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,12 @@ from seq2seq_cli.cli.options import (
     Dtype,
     ModelReference,
     OutputFile,
+    Overwrite,
     new_app,
     with_generation_options,
 )
-from seq2seq_cli.errors import UsageError, nearest
+from seq2seq_cli.errors import Finding, UsageError, nearest
+from seq2seq_cli.text.destination import Destination
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.rows import Row
@@ -57,6 +60,7 @@ def evaluate(
     ] = None,
     english: Annotated[bool, typer.Option("--english", help="ROUGE with English stemming.")] = False,
     output: OutputFile = None,
+    overwrite: Overwrite = False,
     batch_tokens: BatchTokens = 4096,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -65,50 +69,91 @@ def evaluate(
 ) -> None:
     """Generate on a data set and score the result: one JSON object on stdout.
 
-    The predictions are written beside the model (generated_predictions.jsonl), or to -o FILE.
+    The predictions are written beside the model (generated_predictions.jsonl), or to -o FILE; with -o - they
+    stand on stdout, one a line, before the line with the scores.
     """
     names = _names(metrics, from_texts=predictions is not None)
-    if predictions is not None:
-        from seq2seq_cli.evaluation.predictions import read_predictions
-        from seq2seq_cli.evaluation.run import scores
-
-        if recipe is not None or model is not None or data is not None:
-            raise UsageError("--predictions scores a file and takes no model or data", where="s2s evaluate")
-        rows = read_predictions(predictions)[:limit]
-        print(json.dumps({**scores(rows, names, english=english), "rows": len(rows)}, indent=2))
-        return
-    loaded = _recipe(recipe)
-    overrides = {
+    fields = {
         "source": source,
         "target": target,
         "references": references,
         "reference_separator": reference_separator,
     }
-    given_rows = _rows(loaded, data, overrides)[:limit]
-    result = _generate_and_score(
-        given_rows,
-        names,
-        model=model,
-        recipe=recipe,
-        generation=generation,
-        output=output,
-        batch_tokens=batch_tokens,
-        device=device,
-        dtype=dtype,
-        english=english,
-    )
-    print(json.dumps({**result, "rows": len(given_rows)}, indent=2))
+    if predictions is not None:
+        flags = {
+            "model": model,
+            "data": data,
+            "output": output,
+            "overwrite": overwrite,
+            **fields,
+            **generation,
+        }
+        flags = {"--" + name.replace("_", "-"): value for name, value in flags.items()}
+        _refuse_beside_predictions({"RECIPE": recipe, **flags})
+        from seq2seq_cli.evaluation.predictions import read_predictions
+        from seq2seq_cli.evaluation.run import scores
+
+        rows = read_predictions(predictions)[:limit]
+        print(json.dumps({**scores(rows, names, english=english), "rows": len(rows)}, indent=2))
+        return
+    given_rows = _rows(_recipe(recipe), data, fields)[:limit]
+    with ExitStack() as stack:
+        chosen = None if output is None else stack.enter_context(Destination(output, overwrite=overwrite))
+        result = _generate_and_score(
+            given_rows,
+            names,
+            model=model,
+            recipe=recipe,
+            generation=generation,
+            destination=chosen,
+            keep_longer=limit is not None and not overwrite,
+            batch_tokens=batch_tokens,
+            device=device,
+            dtype=dtype,
+            english=english,
+        )
+    indent = None if chosen is not None and chosen.is_stdout else 2
+    print(json.dumps({**result, "rows": len(given_rows)}, indent=indent))
+
+
+def _refuse_beside_predictions(given: dict[str, Any]) -> None:
+    """A file that exists is scored as it is: nothing is read, generated or written."""
+    named = [name for name, value in given.items() if value not in (None, False)]
+    if named:
+        raise UsageError(
+            f"--predictions does not go with {', '.join(named)}",
+            where="s2s evaluate",
+            remedy="leave one of them out",
+        )
 
 
 def _names(metrics: str | None, *, from_texts: bool) -> list[str]:
+    """The metrics that ``--metrics`` names; without it all that can be had."""
     from seq2seq_cli.evaluation.metrics import METRICS
+    from seq2seq_cli.recipe.sections import LOSS_METRICS
 
-    known = [*METRICS] if from_texts else [*METRICS, "loss", "perplexity"]
-    asked = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else known
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        what = f"unknown metric {unknown[0]!r}"
-        raise UsageError(what, where="--metrics", remedy=nearest(unknown[0], known))
+    known = [*METRICS, *LOSS_METRICS]
+    if metrics is None:
+        return [*METRICS] if from_texts else known
+    asked = [name.strip() for name in metrics.split(",") if name.strip()]
+    if not asked:
+        raise UsageError("no metric is named", where="--metrics", remedy="known: " + ", ".join(known))
+    findings = [
+        Finding(f"unknown metric {name!r}", "--metrics", nearest(name, known))
+        for name in asked
+        if name not in known
+    ]
+    findings += [
+        Finding(
+            f"{name} needs the model, not only its texts",
+            "--metrics",
+            "name -m and --data instead of --predictions",
+        )
+        for name in asked
+        if from_texts and name in LOSS_METRICS
+    ]
+    if findings:
+        raise UsageError(findings=findings)
     return asked
 
 
@@ -129,7 +174,8 @@ def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]
     section = DataSection() if recipe is None else recipe.data
     rows = section.test if data is None else data
     if rows is None:
-        raise UsageError("no rows to evaluate on", remedy="add --data FILE, or data.test to the recipe")
+        remedy = "add --data FILE, or data.test to the recipe"
+        raise UsageError("no rows to evaluate on", where="" if recipe is None else recipe.file, remedy=remedy)
     named = {name: getattr(section, name) if flag is None else flag for name, flag in fields.items()}
     return read_rows(rows, split="test", on_bad_row=section.on_bad_row, **named)
 
@@ -141,12 +187,15 @@ def _generate_and_score(
     model: str | None,
     recipe: Path | None,
     generation: dict[str, Any],
-    output: Path | None,
+    destination: Destination | None,
+    keep_longer: bool,
     batch_tokens: int,
     device: str,
     dtype: str,
     english: bool,
 ) -> dict[str, Any]:
+    """The scores. Predictions go to ``destination``; without one to the model's folder, where ``keep_longer``
+    keeps a file of more rows than these."""
     from seq2seq_cli.cli.running import (
         make_generator,
         move,
@@ -164,15 +213,30 @@ def _generate_and_score(
     move(bundle, device, dtype)
     generator = make_generator(bundle, recipe_options=options, given=asked, batch_tokens=batch_tokens)
     prefix = source_prefix(bundle)
+    place = Path(bundle.reference if Path(bundle.reference).is_dir() else ".") / _PREDICTIONS
+    kept = destination is None and keep_longer and _lines(place) > len(rows)
+    if kept:
+        console.say(f"{place} holds predictions of more rows and is kept; -o FILE writes these")
     found = predict(
         generator, rows, prefix=prefix, tell=lambda done: console.say(f"{done} of {len(rows)} rows")
     )
     report_cuts(generator)
-    place = output or Path(bundle.reference if Path(bundle.reference).is_dir() else ".") / _PREDICTIONS
-    write_predictions(place, found)
-    console.say(f"predictions: {place}")
+    if destination is not None:
+        write_predictions(destination, found)
+    elif not kept:
+        with Destination(place, overwrite=True) as beside:
+            write_predictions(beside, found)
+        console.say(f"predictions: {place}")
     result: dict[str, Any] = scores(found, names, english=english)
     if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, Seq2Seq):
         values = loss(bundle, rows, prefix=prefix, batch_tokens=batch_tokens)
         result = {**{name: values[name] for name in LOSS_METRICS if name in names}, **result}
     return result
+
+
+def _lines(path: Path) -> int:
+    """How many lines a file has; none where there is no file."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

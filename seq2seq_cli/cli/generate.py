@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -28,13 +30,15 @@ from seq2seq_cli.cli.options import (
     new_app,
     with_generation_options,
 )
-from seq2seq_cli.errors import DataError, UsageError
+from seq2seq_cli.errors import DataError, Finding, UsageError, counted
 
 if TYPE_CHECKING:
     from seq2seq_cli.decoding.engine import Output
 
 app = new_app()
-#: number of the line -> the line, and whether another one is there without waiting
+#: how many wrong lines behind the first one an error looks for
+_LISTED = 19
+#: the lines, whether another one is there without waiting, and what the input is called
 Source = tuple[Iterable[str], Callable[[], bool], str]
 
 
@@ -51,7 +55,7 @@ def generate(
     ] = False,
     overwrite: Overwrite = False,
     jsonl: Jsonl = False,
-    field: FieldName = "source",
+    field: FieldName = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="Write the score and a tab before each text.")
     ] = False,
@@ -70,7 +74,6 @@ def generate(
     recipe, else from the checkpoint.
     """
     from seq2seq_cli.cli.running import (
-        LineFile,
         make_generator,
         move,
         open_model,
@@ -78,6 +81,7 @@ def generate(
         source_prefix,
         with_preset,
     )
+    from seq2seq_cli.text.destination import Destination
 
     if (generation.get("num_return_sequences") or 1) > 1 and not jsonl:
         raise UsageError(
@@ -85,16 +89,13 @@ def generate(
         )
     if text and input_file is not None:
         raise UsageError("give texts or a file, not both", where="-i")
-    if (resume or overwrite) and is_stdout(output):
-        raise UsageError("--resume and --overwrite go with an output file", remedy="add -o FILE")
+    refuse_unused(resume=resume, overwrite=overwrite, output=output, field=field, jsonl=jsonl)
     with ExitStack() as stack:
         lines, ready, name = _source(stack, text, input_file, errors)
-        target = None
-        if output is not None and not is_stdout(output):
-            target = LineFile(output, resume=resume, overwrite=overwrite)
-            if target.is_complete:
-                console.say(f"{output} is complete, nothing to do")
-                return
+        target = stack.enter_context(Destination(output, overwrite=overwrite, resumable=True, resume=resume))
+        if target.is_complete:
+            console.say(f"{output} is complete, nothing to do")
+            return
         asked = with_preset(generation)
         bundle, options = open_model(model, recipe)
         move(bundle, device, dtype)
@@ -107,80 +108,107 @@ def generate(
             echo=echo,
             with_scores=scores or jsonl,
         )
-        write = write_stdout if target is None else target.write
-        start = 0 if target is None else target.done
-        if start:
-            console.say(f"{start} lines are there already, going on with line {start + 1}")
-        work = Lines(prefix=source_prefix(bundle), jsonl=jsonl, field=field, scores=scores, name=name)
-        generator.skip(start)
-        for group in work.groups(lines, ready, skip=start):
-            write(work.results(group, generator.texts([source for source, _ in group])))
-        if target is not None:
-            target.close()
+        if target.done:
+            console.say(f"{target.done} lines are there already, going on with line {target.done + 1}")
+        named = (field or "source") if jsonl else None
+        work = Lines(prefix=source_prefix(bundle), field=named, scores=scores, name=name)
+        generator.skip(target.done)
+        for group in work.groups(lines, ready, skip=target.done):
+            sources, places = [line.source for line in group], [line.where for line in group]
+            target.write(joined(work.results(group, generator.texts(sources, places=places))))
     report_cuts(generator)
 
 
-class Lines:
-    """From input lines to sources, and from outputs to output lines, in text or JSON."""
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line that came in: what the model reads of it, the JSON object it was, and where it stood."""
 
-    def __init__(self, *, prefix: str, jsonl: bool, field: str, scores: bool, name: str) -> None:
+    source: str
+    row: dict[str, Any]
+    where: str
+
+
+class Lines:
+    """From input lines to sources, and from outputs to output lines: text, or JSON with a ``field``."""
+
+    def __init__(self, *, prefix: str, field: str | None, scores: bool, name: str) -> None:
         self._prefix = prefix
-        self._jsonl = jsonl
         self._field = field
         self._scores = scores
         self._name = name
 
     def groups(
-        self, lines: Iterable[str], ready: Callable[[], bool], *, skip: int
-    ) -> Iterator[list[tuple[str, dict[str, Any]]]]:
-        """Lists of (source, the JSON object it came from) of the lines that are there."""
+        self, lines: Iterable[str], ready: Callable[[], bool], *, skip: int = 0
+    ) -> Iterator[list[Line]]:
+        """Lists of the lines that are there. DataError for a wrong one, and for those behind it that have
+        arrived."""
         from seq2seq_cli.text.stream import groups
 
-        numbered = (self._parse(line, number) for number, line in enumerate(lines, start=1) if number > skip)
-        return groups(numbered, ready=ready)
+        return groups(self._parsed(islice(enumerate(lines, start=1), skip, None), ready), ready=ready)
 
-    def _parse(self, line: str, number: int) -> tuple[str, dict[str, Any]]:
-        row: dict[str, Any] = {}
-        if self._jsonl:
-            row, line = self._object(line, f"{self._name}:{number}")
-        return (self._prefix + line if line.strip() else line), row
+    def _parsed(self, lines: Iterator[tuple[int, str]], ready: Callable[[], bool]) -> Iterator[Line]:
+        for number, line in lines:
+            try:
+                yield self._parse(line, number)
+            except DataError as error:
+                found = [*error.findings, *islice(self._wrong_behind(lines, ready), _LISTED)]
+                raise DataError(findings=counted(found, or_more=len(found) > _LISTED)) from None
 
-    def _object(self, line: str, where: str) -> tuple[dict[str, Any], str]:
+    def _wrong_behind(self, lines: Iterator[tuple[int, str]], ready: Callable[[], bool]) -> Iterator[Finding]:
+        while ready():
+            try:
+                number, line = next(lines, (0, ""))
+                if number == 0:
+                    return
+                self._parse(line, number)
+            except DataError as error:
+                yield from error.findings
+
+    def _parse(self, line: str, number: int) -> Line:
+        row, where = dict[str, Any](), f"{self._name}:{number}"
+        if self._field is not None:
+            row, line = self._object(line, self._field, where)
+        return Line(source=self._prefix + line if line.strip() else line, row=row, where=where)
+
+    def _object(self, line: str, field: str, where: str) -> tuple[dict[str, Any], str]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"not a JSON object: {error}", where=where) from None
+            remedy = 'one object a line, as {"source": "..."}'
+            raise DataError(f"not a JSON object: {error}", where=where, remedy=remedy) from None
         if not isinstance(row, dict):
             raise DataError("not a JSON object", where=where, remedy='write {"source": "..."}')
-        source = row.get(self._field)
+        source = row.get(field)
         if not isinstance(source, str):
-            what = "has no field" if self._field not in row else "has no text in field"
-            raise DataError(f"the object {what} {self._field!r}", where=where, remedy="name it with --field")
+            what = "has no field" if field not in row else "has no text in field"
+            raise DataError(f"the object {what} {field!r}", where=where, remedy="name it with --field")
         try:
             source.encode("utf-8")
         except UnicodeEncodeError:
-            raise DataError(f"field {self._field!r} has a lone surrogate", where=where) from None
+            what = f"field {field!r} has a lone surrogate"
+            raise DataError(what, where=where, remedy="escape both halves of the pair, or neither") from None
         return row, source
 
-    def results(self, group: list[tuple[str, dict[str, Any]]], outputs: list[Output]) -> list[str]:
+    def results(self, group: list[Line], outputs: list[Output]) -> list[str]:
         """One line for each output; whatever would break a line is a space in it."""
         from seq2seq_cli.text.lines import one_line
 
-        if self._jsonl:
-            return [self._json(row, output) for (_, row), output in zip(group, outputs, strict=True)]
-        lines = [one_line(output.texts[0]) for output in outputs]
+        pairs = zip(group, outputs, strict=True)
+        if self._field is not None:
+            return [self._json(line.row, output) for line, output in pairs]
+        texts = [one_line(output.texts[0]) for output in outputs]
         if self._scores:
-            return [f"{o.scores[0]:.4f}\t{line}" for o, line in zip(outputs, lines, strict=True)]
-        return lines
+            return [f"{o.scores[0]:.4f}\t{text}" for o, text in zip(outputs, texts, strict=True)]
+        return texts
 
-    def texts(self, group: list[tuple[str, dict[str, Any]]], texts: list[str]) -> list[str]:
+    def texts(self, group: list[Line], texts: list[str]) -> list[str]:
         """As ``results``, for plain texts."""
         from seq2seq_cli.text.lines import one_line
 
-        if not self._jsonl:
+        if self._field is None:
             return [one_line(text) for text in texts]
         pairs = zip(group, texts, strict=True)
-        return [json.dumps({**row, "prediction": text}, ensure_ascii=False) for (_, row), text in pairs]
+        return [json.dumps({**line.row, "prediction": text}, ensure_ascii=False) for line, text in pairs]
 
     def _json(self, row: dict[str, Any], output: Output) -> str:
         found = [{"text": t, "score": s} for t, s in zip(output.texts, output.scores, strict=True)]
@@ -192,9 +220,14 @@ class Lines:
         return json.dumps({**row, **added}, ensure_ascii=False)
 
 
-def is_stdout(output: Path | None) -> bool:
-    """True when results go to stdout: no file was named, or ``-``."""
-    return output is None or str(output) == "-"
+def refuse_unused(
+    *, output: Path | None, overwrite: bool, field: str | None, jsonl: bool, resume: bool = False
+) -> None:
+    """UsageError for options that would change nothing."""
+    if (resume or overwrite) and (output is None or str(output) == "-"):
+        raise UsageError("--resume and --overwrite go with an output file", remedy="add -o FILE")
+    if field is not None and not jsonl:
+        raise UsageError("a field is one of JSON objects", where="--field", remedy="add --jsonl")
 
 
 def _source(stack: ExitStack, text: list[str] | None, input_file: Path | None, errors: str) -> Source:
@@ -218,10 +251,10 @@ def open_lines(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        remedy = "check the path, or use - for stdin"
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from None
 
 
-def write_stdout(lines: list[str]) -> None:
-    """Lines to stdout, flushed, so that a reader has them now."""
-    sys.stdout.buffer.write("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
-    sys.stdout.flush()
+def joined(lines: list[str]) -> str:
+    """Lines as they are written."""
+    return "".join(line + "\n" for line in lines)

@@ -35,7 +35,10 @@ InputFile = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Jsonl = Annotated[bool, typer.Option("--jsonl", help="Read and write JSON objects, one a line.")]
-FieldName = Annotated[str, typer.Option("--field", metavar="NAME", help="With --jsonl: field of the text.")]
+FieldName = Annotated[
+    str | None,
+    typer.Option("--field", metavar="NAME", help="With --jsonl: field of the text; default: source."),
+]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, metavar="N", help="Padded tokens worked on together.")
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -46,20 +45,18 @@ def cp(
 ) -> None:
     """Copy a recipe, and make the data that it trains on where it comes with some."""
     shipped = _find(name)
-    text = shipped.read_text(encoding="utf-8")
-    if str(file) == "-":
-        sys.stdout.write(text)
-        return
-    target = file or Path(f"{name}.yaml")
+    target = Path(f"{name}.yaml") if file is None else file
     target = target / f"{name}.yaml" if target.is_dir() else target
-    if target.exists() and not overwrite:
-        raise UsageError("the file exists", where=str(target), remedy="add --overwrite to replace it")
     from seq2seq_cli.tasks import recipe_data
+    from seq2seq_cli.text.destination import Destination
 
-    maker = recipe_data(name)
-    if maker is not None:
-        _make_data(maker, target.parent / _data_folder(shipped), overwrite=overwrite)
-    _write(target, text)
+    with Destination(target, overwrite=overwrite) as destination:
+        maker = None if destination.is_stdout else recipe_data(name)
+        if maker is not None:
+            _make_data(maker, target.parent / _data_folder(shipped), overwrite=overwrite)
+        destination.write(shipped.read_text(encoding="utf-8"))
+    if destination.is_stdout:
+        return
     console.say(f"wrote {target}")
     if maker is not None and target.parent.resolve() != Path.cwd():
         console.say(f"run it from {target.parent}: its paths are relative to the current folder")
@@ -117,9 +114,12 @@ def _make_data(maker: Callable[[Path], None], folder: Path, *, overwrite: bool) 
     if folder.exists() and not overwrite:
         console.say(f"kept the data in {folder}/ (--overwrite makes it anew)")
         return
+    from seq2seq_cli.text.destination import writing
+
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    with writing(folder):
+        part.mkdir(parents=True)
     try:
         maker(part)
         if folder.exists():
@@ -128,15 +128,3 @@ def _make_data(maker: Callable[[Path], None], folder: Path, *, overwrite: bool) 
     finally:
         shutil.rmtree(part, ignore_errors=True)
     console.say(f"wrote the data that the recipe trains on into {folder}/")
-
-
-def _write(target: Path, text: str) -> None:
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,14 +1,15 @@
-"""What generate, summarize and evaluate have in common: find the model, set it up, write the results."""
+"""What generate, summarize and evaluate have in common: find the model and set it up."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seq2seq_cli import console
-from seq2seq_cli.errors import ResourceError, UsageError
+from seq2seq_cli.errors import S2SError, UsageError
 
 if TYPE_CHECKING:
     from seq2seq_cli.checkpoint.bundle import Bundle
@@ -19,15 +20,16 @@ if TYPE_CHECKING:
 LATEST = Path("runs/latest")
 
 
-def find_model(model: str | None) -> str:
-    """The reference to use when no recipe names one: -m, else $S2S_MODEL, else runs/latest."""
+def find_model(model: str | None) -> tuple[str, str]:
+    """The reference to use when no recipe names one: -m, else $S2S_MODEL, else runs/latest; and what named it
+    where -m did not."""
     if model is not None:
-        return model
+        return model, ""
     from_environment = os.environ.get("S2S_MODEL")
     if from_environment:
-        return from_environment
+        return from_environment, "$S2S_MODEL"
     if LATEST.exists():
-        return str(LATEST)
+        return str(LATEST), f"the link {LATEST}"
     raise UsageError(
         "no model is named",
         remedy=f"use -m REF, set S2S_MODEL, or train one (no {LATEST} in this folder)",
@@ -39,7 +41,7 @@ def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str
 
     With a recipe: its trained ``output``, else its ``model`` section combined in memory.
     """
-    from seq2seq_cli.checkpoint.bundle import load_bundle, warn_if_untrained
+    from seq2seq_cli.checkpoint.bundle import warn_if_untrained
 
     options: dict[str, Any] = {}
     if recipe is not None:
@@ -55,9 +57,24 @@ def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str
                 bundle = build_from_recipe(loaded)
                 warn_if_untrained(bundle)
                 return bundle, options
-    bundle = load_bundle(find_model(model))
+    bundle = _load(*find_model(model))
     warn_if_untrained(bundle)
     return bundle, options
+
+
+def _load(reference: str, named_by: str) -> Bundle:
+    """The bundle; its errors say who named it, where that was not the command line."""
+    from seq2seq_cli.checkpoint.bundle import load_bundle
+
+    try:
+        return load_bundle(reference)
+    except S2SError as error:
+        if named_by:
+            error.findings = tuple(
+                replace(each, where=f"{each.where or reference} (named by {named_by})")
+                for each in error.findings
+            )
+        raise
 
 
 def build_from_recipe(recipe: Recipe) -> Bundle:
@@ -79,10 +96,23 @@ def move(bundle: Bundle, device: str, dtype: str) -> None:
     import torch
 
     try:
-        bundle.model.to(device=torch.device(device), dtype=getattr(torch, dtype))
-    except (RuntimeError, AssertionError) as error:
-        what = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used: {what}", remedy="see s2s env") from None
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(
+            f"no kind of device is called {device!r}", where="--device", remedy="cpu, cuda, cuda:1, mps, ..."
+        ) from None
+    try:
+        if place.type == "meta":
+            raise RuntimeError("computes nothing")
+        bundle.model.to(device=place, dtype=getattr(torch, dtype))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        raise UsageError(
+            f"the device {device!r} cannot be used here",
+            where="--device",
+            remedy="`s2s env` lists those that can",
+        ) from None
 
 
 def with_preset(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,22 +135,25 @@ def make_generator(
     echo: bool = False,
     with_scores: bool = False,
 ) -> TextGenerator:
-    """A text generator with the options of checkpoint, default preset, recipe, ``given``; the last wins."""
+    """A text generator with the options of checkpoint, default preset, recipe, ``given``; the last wins, and
+    what contradicts it gives way."""
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
-    from seq2seq_cli.recipe import load_preset, merge_generation
+    from seq2seq_cli.decoding.options import overlay
+    from seq2seq_cli.recipe import load_preset
 
     default = load_preset(default_preset) if default_preset else {}
-    options = merge_generation(default, recipe_options, given)
+    wished = overlay(overlay(bundle.model.generation, default), recipe_options)
     return TextGenerator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,
         target_tokenizer=bundle.target_tokenizer,
-        decoding=resolve_options(options, bundle.model.generation, bundle.model.special_ids),
+        decoding=resolve_options(given, wished, bundle.model.special_ids),
         batch_tokens=batch_tokens,
         truncate=truncate,
         echo=echo,
         with_scores=with_scores,
+        name=bundle.reference,
     )
 
 
@@ -135,55 +168,3 @@ def report_cuts(generator: TextGenerator) -> None:
         console.warn(f"{generator.truncated} input(s) were longer than the model takes and were truncated")
     if generator.unreadable:
         console.warn(f"{generator.unreadable} input(s) gave no token; their output is empty")
-
-
-class LineFile:
-    """Lines to a file through ``FILE.part``, renamed when complete; ``resume`` keeps its complete lines.
-
-    ``done`` is the number of lines that are there already.
-    """
-
-    def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-        self._path = path
-        self._part = path.with_name(path.name + ".part")
-        self.done = 0
-        self.is_complete = False
-        if path.exists() and resume:
-            self.is_complete = True
-            return
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists", remedy="choose another file, or add --overwrite or --resume")
-        try:
-            if resume and self._part.exists():
-                self.done = _keep_whole_lines(self._part)
-            self._file = self._part.open("ab" if self.done else "wb")
-        except OSError as error:
-            raise ResourceError(f"cannot write: {error.strerror}", where=str(self._part)) from error
-
-    def write(self, lines: list[str]) -> None:
-        """Append lines and hand them to the system."""
-        try:
-            self._file.write("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
-            self._file.flush()
-        except OSError as error:
-            raise ResourceError(f"cannot write: {error.strerror}", where=str(self._part)) from error
-
-    def close(self) -> None:
-        """Everything is written: give the file its name."""
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._part.replace(self._path)
-        except OSError as error:
-            raise ResourceError(f"cannot write: {error.strerror}", where=str(self._path)) from error
-
-
-def _keep_whole_lines(part: Path) -> int:
-    """Cut a half-written last line off; the number of whole ones."""
-    with part.open("rb+") as file:
-        lines, end = 0, 0
-        for line in file:
-            if line.endswith(b"\n"):
-                lines, end = lines + 1, end + len(line)
-        file.truncate(end)
-    return lines

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from seq2seq_cli import console
 from seq2seq_cli.cli.options import (
     BatchTokens,
     Device,
@@ -27,10 +28,10 @@ from seq2seq_cli.cli.options import (
 from seq2seq_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from seq2seq_cli.cli.generate import Line, Lines
     from seq2seq_cli.decoding.engine import TextGenerator
 
 app = new_app()
-Row = tuple[str, dict[str, Any]]
 
 
 @app.command()
@@ -45,7 +46,7 @@ def summarize(
     overwrite: Overwrite = False,
     lines: Annotated[bool, typer.Option("--lines", help="Stdin has one document a line.")] = False,
     jsonl: Jsonl = False,
-    field: FieldName = "source",
+    field: FieldName = None,
     long: Annotated[
         Literal["split", "truncate", "error"], typer.Option("--long", help="What to do with long documents.")
     ] = "split",
@@ -61,9 +62,8 @@ def summarize(
     A document longer than the model takes is split at sentence ends, the parts are summarised, and the
     summaries joined and summarised again. Options are those of generate; the default preset is summarize.
     """
-    from seq2seq_cli.cli.generate import Lines, is_stdout, write_stdout
+    from seq2seq_cli.cli.generate import joined, refuse_unused
     from seq2seq_cli.cli.running import (
-        LineFile,
         make_generator,
         move,
         open_model,
@@ -71,11 +71,13 @@ def summarize(
         source_prefix,
         with_preset,
     )
+    from seq2seq_cli.text.destination import Destination
 
     if (generation.get("num_return_sequences") or 1) > 1:
         raise UsageError("summarize writes one summary a document", where="--num-return-sequences")
+    refuse_unused(overwrite=overwrite, output=output, field=field, jsonl=jsonl)
     with ExitStack() as stack:
-        target = None if is_stdout(output) or output is None else LineFile(output, overwrite=overwrite)
+        target = stack.enter_context(Destination(output, overwrite=overwrite))
         asked = with_preset(generation)
         bundle, options = open_model(model, recipe)
         move(bundle, device, dtype)
@@ -86,54 +88,66 @@ def summarize(
             default_preset=None if "preset" in generation else "summarize",
             batch_tokens=batch_tokens,
         )
-        work = Lines(prefix="", jsonl=jsonl, field=field, scores=False, name="stdin")
-        for group in _groups(stack, files or [], work, one_a_line=lines or jsonl, errors=errors):
-            texts = _summaries(generator, [text for text, _ in group], long, prefix=source_prefix(bundle))
-            written = work.texts(group, texts)
-            write_stdout(written) if target is None else target.write(written)
-        if target is not None:
-            target.close()
+        named = (field or "source") if jsonl else None
+        for work, group in _groups(stack, files or [], named, one_a_line=lines or jsonl, errors=errors):
+            texts = _summaries(generator, group, long, prefix=source_prefix(bundle))
+            target.write(joined(work.texts(group, texts)))
     report_cuts(generator)
 
 
-def _summaries(generator: TextGenerator, documents: list[str], long: Any, *, prefix: str) -> list[str]:
+def _summaries(generator: TextGenerator, documents: list[Line], long: Any, *, prefix: str) -> list[str]:
     from seq2seq_cli.tasks.summarize import summarize as work
 
     def write(sources: list[str]) -> list[str]:
         prefixed = [prefix + source if source.strip() else source for source in sources]
         return [output.texts[0] for output in generator.texts(prefixed)]
 
-    limit = generator.source_limit - generator.length(prefix) if prefix else generator.source_limit
-    return work(documents, write=write, length=generator.length, limit=limit, long=long)
+    return work(
+        [document.source for document in documents],
+        write=write,
+        length=generator.length,
+        limit=generator.source_limit - generator.length(prefix) if prefix else generator.source_limit,
+        long=long,
+        places=[document.where for document in documents],
+    )
 
 
 def _groups(
-    stack: ExitStack, files: list[str], work: Any, *, one_a_line: bool, errors: str
-) -> Iterator[list[Row]]:
-    """Lists of (document, the JSON object it came from), as they arrive."""
-    from seq2seq_cli.cli.generate import open_lines
+    stack: ExitStack, files: list[str], field: str | None, *, one_a_line: bool, errors: str
+) -> Iterator[tuple[Lines, list[Line]]]:
+    """Lists of documents as they arrive, each with what writes their lines."""
+    from seq2seq_cli.cli.generate import Line, Lines, open_lines
     from seq2seq_cli.text.lines import read_lines
     from seq2seq_cli.text.stream import PipeReader
 
-    if one_a_line:
-        if not files:
-            reader = PipeReader(0)
-            yield from work.groups(read_lines(reader, name="stdin", errors=errors), reader.ready, skip=0)
-        for name in files:
-            file = stack.enter_context(open_lines(Path(name)))
-            yield from work.groups(read_lines(file, name=name, errors=errors), lambda: True, skip=0)
+    if not one_a_line:
+        work = Lines(prefix="", field=None, scores=False, name="")
+        yield work, [Line(source=_document(name, errors), row={}, where=name) for name in files or ["-"]]
         return
-    yield [(_document(name, errors), {}) for name in files or ["-"]]
+    for name in files or ["-"]:
+        shown = "stdin" if name == "-" else name
+        reader = PipeReader(0) if name == "-" else None
+        lines = read_lines(reader or stack.enter_context(open_lines(Path(name))), name=shown, errors=errors)
+        work = Lines(prefix="", field=field, scores=False, name=shown)
+        for group in work.groups(lines, reader.ready if reader else lambda: True):
+            yield work, group
 
 
 def _document(name: str, errors: str) -> str:
     """The whole of one file, or of stdin."""
+    shown = "stdin" if name == "-" else name
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8", errors)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=name) from None
+        remedy = "check the path, or use - for stdin"
+        raise DataError(f"cannot be read: {error.strerror}", where=shown, remedy=remedy) from None
+    try:
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise DataError("invalid UTF-8", where=f"{name}:{line}:{column}", remedy="--errors replace") from None
+        if errors == "strict":
+            where = f"{shown}:{line}:{column}"
+            raise DataError("invalid UTF-8", where=where, remedy="--errors replace") from None
+        console.warn(f"invalid UTF-8, read with U+FFFD in place · {shown}:{line}:{column}")
+        return raw.decode("utf-8", "replace")

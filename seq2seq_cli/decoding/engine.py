@@ -10,12 +10,14 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.generate import run
 from seq2seq_cli.decoding.options import Decoding
-from seq2seq_cli.errors import CheckpointError, DataError
+from seq2seq_cli.errors import CheckpointError, DataError, Finding
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
 _LEAST = 32
+#: how many inputs that are too long an error lists
+_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,13 @@ class TextGenerator:
         truncate: bool = True,
         echo: bool = False,
         with_scores: bool = False,
+        name: str = "",
     ) -> None:
+        """``name`` is what the model is called in messages."""
         if source_tokenizer is None or target_tokenizer is None:
-            raise CheckpointError("the model folder has no tokenizer", remedy="add its tokenizer files")
+            raise CheckpointError(
+                "the model folder has no tokenizer", where=name, remedy="add its tokenizer files"
+            )
         self._model = model
         self._source = source_tokenizer
         self._target = target_tokenizer
@@ -63,15 +69,18 @@ class TextGenerator:
         self.truncated = 0
         self.unreadable = 0
 
-    def texts(self, texts: Sequence[str]) -> list[Output]:
+    def texts(self, texts: Sequence[str], *, places: Sequence[str] | None = None) -> list[Output]:
         """The outputs of ``texts``, one each, in order. White space alone gives an empty output.
+        ``places`` is what the texts are called in messages.
 
         Inputs are numbered on from call to call; with sampling, a text's draws depend on the seed and its
         number, never on what stands beside it.
         """
         outputs = [EMPTY] * len(texts)
         filled = [number for number, text in enumerate(texts) if text.strip()]
-        encoded = dict(zip(filled, self._encode([texts[number] for number in filled]), strict=True))
+        named = [places[n] if places else f"input {self._taken + n + 1}" for n in filled]
+        rows = self._encode([texts[number] for number in filled], named)
+        encoded = dict(zip(filled, rows, strict=True))
         for batch in self._batches({number: ids for number, ids in encoded.items() if ids}):
             rows = [encoded[number] for number in batch]
             for number, output in zip(batch, self._run(batch, rows, texts), strict=True):
@@ -97,30 +106,23 @@ class TextGenerator:
         """Number the inputs on as if ``count`` more had been answered already."""
         self._taken += count
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def _encode(self, texts: list[str], places: list[str]) -> list[list[int]]:
         """Ids of each text, cut to what the model takes: a source on the right, a prompt on the left."""
+        start: list[int] = []
+        tail: list[int] | None = None
         if isinstance(self._model, Seq2Seq):
-            limit = self.source_limit
             tail = list(self._source.template[1])
-            return [self._cut(ids, limit, keep_end=tail) for ids in self._source.encode(texts)]
-        start = list(self._source.template[0])
-        limit = self.source_limit - len(start)
-        plain = self._source.encode(texts, special=False)
-        return [start + self._cut(ids, limit, keep_end=None) if ids else [] for ids in plain]
-
-    def _cut(self, ids: list[int], limit: int, *, keep_end: list[int] | None) -> list[int]:
-        if len(ids) <= limit:
-            return ids
-        if not self._truncate:
-            raise DataError(
-                f"an input of {len(ids)} tokens is longer than the {limit} that the model takes",
-                where=f"input {self._taken + 1} or after",
-                remedy="shorten it, or use --truncation truncate",
-            )
-        self.truncated += 1
-        if keep_end is None:
-            return ids[-limit:]
-        return ids[: limit - len(keep_end)] + keep_end
+            limit, plain = self.source_limit, self._source.encode(texts)
+        else:
+            start = list(self._source.template[0])
+            limit, plain = self.source_limit - len(start), self._source.encode(texts, special=False)
+        long = [number for number, ids in enumerate(plain) if len(ids) > limit]
+        if long and not self._truncate:
+            told = [_too_long(plain[n], limit, places[n]) for n in long[:_LISTED]]
+            more = [Finding(f"and {len(long) - _LISTED} more")] if len(long) > _LISTED else []
+            raise DataError(findings=[*told, *more])
+        self.truncated += len(long)
+        return [start + _cut(ids, limit, keep_end=tail) if ids else [] for ids in plain]
 
     def _batches(self, encoded: dict[int, list[int]]) -> Iterator[list[int]]:
         """Numbers of inputs to decode together: of similar length, within the token budget."""
@@ -161,6 +163,21 @@ class TextGenerator:
             return self._target.decode(ids)
         before, whole = self._target.decode(prompt), self._target.decode([*prompt, *ids])
         return whole[len(before) :] if whole.startswith(before) else self._target.decode(ids)
+
+
+def _cut(ids: list[int], limit: int, *, keep_end: list[int] | None) -> list[int]:
+    """At most ``limit`` ids: the first ones and the closing ``keep_end``, or (None) the last ones."""
+    if len(ids) <= limit:
+        return ids
+    return ids[-limit:] if keep_end is None else ids[: limit - len(keep_end)] + keep_end
+
+
+def _too_long(ids: list[int], limit: int, place: str) -> Finding:
+    return Finding(
+        f"an input of {len(ids)} tokens is longer than the {limit} that the model takes",
+        place,
+        "shorten it, or use --truncation truncate",
+    )
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seq2seq_cli.errors import DataError, Finding, ResourceError
+from seq2seq_cli.errors import DataError, Finding, counted
+from seq2seq_cli.text.destination import Destination
 from seq2seq_cli.text.lines import read_lines
 
 #: How many wrong lines an error lists before it counts the rest.
 _LISTED = 10
+_REMEDY = 'one object a line, as {"prediction": "...", "references": ["..."]}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,47 +30,38 @@ def read_predictions(path: Path) -> list[Prediction]:
     """Read a file of objects with ``prediction`` and ``references`` (a list) or ``target`` (one text).
 
     ``source`` may be missing; of ``predictions: [{"text": ...}, ...]``, as generate writes several, the first
-    counts. Other fields are ignored. Raises DataError with every wrong line (``file:line``).
+    counts. Other fields are ignored, and so are blank lines. DataError with every wrong line (``file:line``).
     """
     rows: list[Prediction] = []
     findings: list[Finding] = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(read_lines(file, name=str(path)), start=1):
+                if not line.strip():
+                    continue
                 try:
                     rows.append(_parse(line))
                 except (ValueError, RecursionError) as error:
                     what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-                    findings.append(Finding(what, f"{path}:{number}"))
+                    findings.append(Finding(what, f"{path}:{number}", _REMEDY))
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        remedy = "check the path"
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
     if findings:
-        rest = len(findings) - _LISTED
-        more = [Finding(f"and {rest} more wrong lines", str(path))] if rest > 0 else []
-        raise DataError(findings=[*findings[:_LISTED], *more])
+        told = counted(findings)
+        rest = len(told) - _LISTED
+        more = [Finding(f"and {rest} more findings", str(path))] if rest > 0 else []
+        raise DataError(findings=[*told[:_LISTED], *more])
     if not rows:
-        raise DataError("the file is empty", where=str(path))
+        raise DataError("the file is empty", where=str(path), remedy=_REMEDY)
     return rows
 
 
-def write_predictions(path: Path, rows: Iterable[Prediction]) -> None:
-    """Write the file through ``path.part``, renamed when it is complete. Raises ResourceError."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                fields = {
-                    "source": row.source,
-                    "prediction": row.prediction,
-                    "references": list(row.references),
-                }
-                file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ResourceError(f"cannot write: {error.strerror}", where=str(path)) from error
+def write_predictions(destination: Destination, rows: Iterable[Prediction]) -> None:
+    """Write the rows, one a line. Raises ResourceError."""
+    for row in rows:
+        fields = {"source": row.source, "prediction": row.prediction, "references": list(row.references)}
+        destination.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def _parse(line: str) -> Prediction:

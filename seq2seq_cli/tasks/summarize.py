@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from seq2seq_cli.errors import DataError
+from seq2seq_cli.errors import DataError, Finding
 
 Long = Literal["split", "truncate", "error"]
 #: behind a sentence's end mark (with its quotes or brackets), at white space; CJK marks need no space
@@ -55,22 +55,29 @@ def summarize(
     length: Callable[[str], int],
     limit: int,
     long: Long,
+    places: Sequence[str] | None = None,
 ) -> list[str]:
     """A summary of each document, in order.
 
     write: summaries of a list of sources, each at most ``limit`` tokens long as ``length`` counts them.
+    places: what the documents are called in messages.
     A longer document is split into pieces at sentence ends; the summaries of the pieces are joined, and
     summarised again while they are too long and still getting shorter. DataError under long="error".
     """
     texts = [" ".join(document.split()) for document in documents]
     if long == "error":
-        for number, text in enumerate(texts, start=1):
-            if (tokens := length(text)) > limit:
-                raise DataError(
-                    f"a document of {tokens} tokens is longer than the {limit} that the model takes",
-                    where=f"document {number}",
-                    remedy="use --long split or --long truncate",
-                )
+        sizes = list(map(length, texts))
+        findings = [
+            Finding(
+                f"a document of {tokens} tokens is longer than the {limit} that the model takes",
+                places[number] if places else f"document {number + 1}",
+                "use --long split or --long truncate",
+            )
+            for number, tokens in enumerate(sizes)
+            if tokens > limit
+        ]
+        if findings:
+            raise DataError(findings=findings)
     waiting = {number for number, text in enumerate(texts) if long == "split" and length(text) > limit}
     while waiting:
         order = sorted(waiting)

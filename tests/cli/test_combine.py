@@ -100,45 +100,6 @@ def test_a_decoder_without_ids_is_refused_by_name(s2s: Run, halves: tuple[Path, 
     assert s2s("combine", halves[0], "-o", "pair", *ids).returncode == 0
 
 
-def test_summarize_splits_what_is_too_long(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("Who sells tea? Tea and cake!\nHow many people work here. " * 12)
-    (tmp_path / "b.txt").write_text("tea and cake")
-    asked = ("summarize", "-m", pair_folder, "--max-new-tokens", "6", "--min-new-tokens", "2")
-    done = s2s(*asked, "a.txt", "b.txt")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(b"\n") == 2
-    refused = s2s(*asked, "a.txt", "--long", "error")
-    assert refused.returncode == 3
-    assert b"document 1" in refused.stderr
-    cut = s2s(*asked, "a.txt", "--long", "truncate")
-    assert b"truncated" in cut.stderr
-    lines = s2s(*asked, "--lines", stdin=b"tea and cake\n\ntea\n")
-    assert lines.stdout.split(b"\n")[0] + b"\n" == s2s(*asked, "b.txt").stdout
-    assert lines.stdout.split(b"\n")[1] == b""
-
-
-def test_evaluate_scores_and_writes_predictions(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
-    rows = [{"source": "who sells tea", "target": "tea"}, {"source": "tea and cake", "target": "cake here"}]
-    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = s2s("evaluate", "-m", pair_folder, "--data", "d.jsonl", "--max-new-tokens", "5", "-o", "p.jsonl")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["rows"] == 2
-    assert result["perplexity"] == pytest.approx(2.718281828 ** result["loss"], rel=1e-6)
-    (tmp_path / "t.tsv").write_text("tea\twho sells tea | who\n")
-    (tmp_path / "r.yaml").write_text(
-        f"model: {{encoder: {pair_folder}}}\ndata: {{source: '2', target: '1', reference_separator: ' | '}}\n"
-    )
-    fields = s2s("evaluate", "r.yaml", "--data", "t.tsv", "--max-new-tokens", "3", "-o", "q.jsonl")
-    assert fields.returncode == 0, fields.stderr
-    assert json.loads((tmp_path / "q.jsonl").read_text())["references"] == ["tea"]
-    again = s2s("evaluate", "--predictions", "p.jsonl", "--metrics", "exact_match,token_error_rate")
-    assert json.loads(again.stdout)["token_error_rate"] == result["token_error_rate"]
-    assert s2s("evaluate", "-m", pair_folder, "--data", "d.jsonl", "--metrics", "rouge3").returncode == 2
-    assert s2s("evaluate", "-m", pair_folder).returncode == 2
-    assert s2s("evaluate", "-m", pair_folder, "--data", "none.jsonl").returncode == 3
-
-
 def test_models_lists_families_and_aliases(s2s: Run) -> None:
     table = json.loads(s2s("models", "--json").stdout)
     assert {row["family"] for row in table["families"]} >= {"bert", "gpt2", "roberta"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,11 @@ def test_p5_a_long_line_is_cut_and_counted(s2s: Run, pair_folder: Path) -> None:
     refused = s2s("generate", "-m", pair_folder, "--truncation", "error", stdin=b"tea " * 100)
     assert refused.returncode == 3
     assert b"longer than the 24" in refused.stderr
+    stdin = b"tea\n" + b"tea " * 100 + b"\n\n" + b"tea " * 200 + b"\n"
+    several = s2s("generate", "-m", pair_folder, "--truncation", "error", stdin=stdin)
+    first, second = several.stderr.decode().splitlines()[-2:]
+    assert "stdin:2 · shorten it" in first
+    assert "stdin:4 · shorten it" in second
 
 
 def test_p5_each_line_is_answered_before_the_next_is_written(pair_folder: Path, tmp_path: Path) -> None:
@@ -142,6 +148,37 @@ def test_p7_output_files_appear_whole_and_resume(s2s: Run, pair_folder: Path, tm
     assert b"going on with line 3" in resumed.stderr
 
 
+def test_what_is_no_file_is_written_straight(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    """A pipe stays one, and a link still leads to its file, which is the one that is replaced."""
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    asked = ("generate", "-m", pair_folder, *SHORT, "--overwrite", "-o")
+    expected = s2s("generate", "-m", pair_folder, *SHORT, "tea").stdout
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = s2s(*asked, "pipe", "tea")
+        assert done.returncode == 0, done.stderr
+        assert os.read(reading, 1 << 16) == expected
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+    target.write_text("old")
+    link.symlink_to("target")
+    assert s2s(*asked, "link", "tea").returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == expected
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_a_folder_is_no_output_file(s2s: Run, pair_folder: Path, tmp_path: Path, flag: str) -> None:
+    (tmp_path / "full").mkdir()
+    done = s2s("generate", "-m", pair_folder, *SHORT, "-o", "full", flag, "tea")
+    assert done.returncode == 2
+    assert b"this is a folder \xc2\xb7 full" in done.stderr
+    assert b"fine-tuned" not in done.stderr, "said before the model is loaded"
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
 def test_p7_sigterm_leaves_the_part_file(pair_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_bytes(b"tea\n" * 50_000)
     arguments = [
@@ -212,6 +249,17 @@ def test_d1_wrong_json_lines_are_named(s2s: Run, pair_folder: Path, line: bytes,
     assert b"Traceback" not in done.stderr
 
 
+def test_d1_all_wrong_json_lines_are_named_at_once(s2s: Run, pair_folder: Path) -> None:
+    stdin = b'{"source": "tea"}\n[1]\n{"source": "tea"}\n{"source": 3}\nnonsense\n'
+    done = s2s("generate", "-m", pair_folder, *SHORT, "--jsonl", stdin=stdin)
+    assert done.returncode == 3
+    lines = done.stderr.decode().splitlines()[-3:]
+    assert [f"stdin:{number}" in line for number, line in zip((2, 4, 5), lines, strict=True)] == [True] * 3
+    wrong = s2s("generate", "-m", pair_folder, "--jsonl", "--field", "text", stdin=b'{"source": "tea"}\n' * 9)
+    (line,) = [line for line in wrong.stderr.decode().splitlines() if "stdin" in line]
+    assert line.startswith("the object has no field 'text' (9 times; here the first) · stdin:1 ·")
+
+
 def test_sampling_is_turned_on_by_its_options_and_repeats_with_the_seed(s2s: Run, pair_folder: Path) -> None:
     asked = ("generate", "-m", pair_folder, "--max-new-tokens", "12", "--min_new_tokens", "12")
     greedy = s2s(*asked, "who sells tea").stdout
@@ -245,13 +293,18 @@ def test_scores_stand_before_the_text(s2s: Run, pair_folder: Path) -> None:
     [
         ((), 2, b"no model is named"),
         (("-m", "no-such-model"), 2, b"no-such-model"),
-        (("-m", "./missing"), 4, b"missing"),
+        (("-m", "./missing"), 2, b"missing"),
         (("-m", "bert", "--num-beams", "0"), 2, b"--num-beams"),
         (("-m", "bert", "--top-p", "2"), 2, b"--top-p"),
         (("-m", "bert", "--top-p", "nan"), 2, b"--top-p"),
         (("-m", "bert", "--num-beam", "2"), 2, b"--num-beams"),
         (("-i", "missing.txt", "-m", "bert"), 3, b"missing.txt"),
+        (("-i", "missing.txt", "-m", "bert"), 3, b"check the path, or use - for stdin"),
         (("--resume", "-m", "bert"), 2, b"-o FILE"),
+        (("-m", "bert", "--resume", "-o", "-"), 2, b"-o FILE"),
+        (("-m", "bert", "--field", "text"), 2, b"--field \xc2\xb7 add --jsonl"),
+        (("-m", "bert", "-o", "nodir/x"), 6, b"the folder nodir does not exist \xc2\xb7 nodir/x \xc2\xb7"),
+        (("-m", "bert", "--early-stopping", "maybe"), 2, b"must be true, false or never, not 'maybe'"),
         (("-m", "bert", "--preset", "sampel"), 2, b"sample"),
     ],
 )
@@ -264,6 +317,29 @@ def test_wrong_calls_get_one_line_and_their_code(
     assert says in done.stderr
     assert b"Traceback" not in done.stderr
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
+def test_a_device_that_is_not_there(s2s: Run, pair_folder: Path, device: str) -> None:
+    done = s2s("generate", "-m", pair_folder, *SHORT, "--device", device, "tea")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.decode().splitlines() if device in line]
+    assert "--device" in line
+    assert len(line) < 120, "not the library's list of everything"
+
+
+def test_errors_name_what_named_the_model(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    done = s2s("generate", "tea", S2S_MODEL="nope")
+    assert done.returncode == 2
+    assert b"nope (named by $S2S_MODEL)" in done.stderr
+    (tmp_path / "runs/latest").mkdir(parents=True)
+    done = s2s("generate", "tea")
+    assert done.returncode == 4
+    assert b"(named by the link runs/latest)" in done.stderr
+    shutil.copytree(pair_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*tokenizer*"))
+    done = s2s("generate", "-m", "bare", "tea")
+    assert done.returncode == 4
+    assert b"the model folder has no tokenizer \xc2\xb7 bare \xc2\xb7" in done.stderr
 
 
 def test_the_model_comes_from_the_environment_or_runs_latest(

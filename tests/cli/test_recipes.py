@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seq2seq_cli import cli, console, resources, tasks
-from seq2seq_cli.errors import UsageError
+from seq2seq_cli.errors import ResourceError, UsageError
 
 RECIPE = """\
 # Say hello: the smallest recipe.
@@ -118,6 +119,26 @@ def test_cp_refuses_to_overwrite_unless_asked() -> None:
     assert Path("hello.yaml").read_text() == "mine"
     cli.run(["recipes", "cp", "hello", "--overwrite"])
     assert Path("hello.yaml").read_text() == RECIPE
+
+
+def test_cp_follows_links_and_writes_straight_into_pipes() -> None:
+    Path("target").write_text("old")
+    Path("link").symlink_to("target")
+    cli.run(["recipes", "cp", "plain-one", "link", "--overwrite"])
+    assert Path("link").is_symlink()
+    assert Path("target").read_text() == "model: {encoder: bert}\n"
+    os.mkfifo("pipe")
+    reading = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    cli.run(["recipes", "cp", "plain-one", "pipe"])
+    assert os.read(reading, 100) == b"model: {encoder: bert}\n"
+    os.close(reading)
+    assert Path("pipe").is_fifo()
+
+
+def test_cp_into_a_folder_that_is_not_there() -> None:
+    with pytest.raises(ResourceError, match=r"the folder gone does not exist · gone/x\.yaml · make it first"):
+        cli.run(["recipes", "cp", "hello", "gone/x.yaml"])
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_cp_keeps_data_unless_asked(said: Said) -> None:

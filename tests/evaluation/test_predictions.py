@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq_cli.errors import DataError, ResourceError
+from seq2seq_cli.errors import DataError
 from seq2seq_cli.evaluation.predictions import Prediction, read_predictions, write_predictions
+from seq2seq_cli.text.destination import Destination
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -16,7 +17,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         Prediction(source="", prediction="", references=("",)),
     ]
     path = tmp_path / "generated_predictions.jsonl"
-    write_predictions(path, rows)
+    with Destination(path) as destination:
+        write_predictions(destination, rows)
     assert path.read_bytes().count(b"\n") == 2
     assert "größe 🙂".encode() in path.read_bytes()
     assert read_predictions(path) == rows
@@ -40,7 +42,6 @@ def test_other_forms(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "not valid JSON"),
-        ("", "not valid JSON"),
         ("[]", "a JSON object is expected"),
         ('{"target": "x"}', "no field 'prediction'"),
         ('{"predictions": [], "target": "x"}', "no field 'prediction'"),
@@ -61,13 +62,22 @@ def test_d1_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> No
     path.write_text('{"prediction": "a", "target": "b"}\n' + line + "\n")
     with pytest.raises(DataError) as caught:
         read_predictions(path)
-    assert message in str(caught.value)
-    assert str(caught.value).endswith(f"{path}:2")
+    (finding,) = caught.value.findings
+    assert message in finding.what
+    assert finding.where == f"{path}:2"
+    assert finding.remedy.startswith("one object a line")
+
+
+def test_blank_lines_are_passed_over_as_in_training_data(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('\n{"prediction": "a", "target": "b"}\n  \n\n')
+    assert len(read_predictions(path)) == 1
 
 
 def test_d1_all_wrong_lines_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    path.write_text("x\n" * 3 + '{"prediction": "a", "target": "b"}\n' + "y\n" * 20)
+    wrong = [f'{{"prediction": "a", "target": {"[" * n}1{"]" * n}, "x": {"x" * n}}}\n' for n in range(1, 24)]
+    path.write_text("".join(wrong[:3]) + '{"prediction": "a", "target": "b"}\n' + "".join(wrong[3:]))
     with pytest.raises(DataError) as caught:
         read_predictions(path)
     places = [finding.where.rpartition(":")[2] for finding in caught.value.findings[:-1]]
@@ -89,6 +99,11 @@ def test_missing_empty_and_not_utf_8(tmp_path: Path) -> None:
         read_predictions(path)
 
 
-def test_a_disk_that_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="cannot write"):
-        write_predictions(tmp_path / "gone" / "p.jsonl", [])
+def test_the_same_fault_in_many_lines_is_one_finding(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prediction": "a"}\n' * 50 + "{}\n")
+    with pytest.raises(DataError) as caught:
+        read_predictions(path)
+    (finding,) = caught.value.findings
+    assert finding.what == "no field 'references' or 'target' (51 times; here the first)"
+    assert finding.where == f"{path}:1"
