@@ -32,7 +32,7 @@ class Repository:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "scripts").mkdir(parents=True)
-        for name in ("common", "test"):
+        for name in ("common", "test", "demo"):
             shutil.copy(SCRIPTS / name, root / "scripts" / name)
         (root / "scripts" / "constraints.txt").write_text("numpy==2.0\ntorch==2.13.0\n")
         (root / "pyproject.toml").write_text("[project]\n")
@@ -44,11 +44,13 @@ class Repository:
         python.write_text(PYTHON)
         python.chmod(0o755)
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """scripts/test from another folder."""
+    def run(
+        self, *arguments: str, script: str = "test", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """A script (scripts/test) from another folder."""
         clean = {name: value for name, value in os.environ.items() if name != "PYTHON"}
         return subprocess.run(
-            [str(self.root / "scripts" / "test"), *arguments],
+            [str(self.root / "scripts" / script), *arguments],
             cwd=self.root.parent,
             env={**clean, "REAL_PYTHON": sys.executable, **environment},
             capture_output=True,
@@ -137,3 +139,26 @@ def test_another_python_does_not_replace_a_venv(repository: Repository) -> None:
     done = repository.run(PYTHON=str(python))
     assert done.returncode == 2
     assert "remove .venv, or unset PYTHON" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ([], "demo"),
+        (["--short"], "demo-short"),
+        (["--random-encoder"], "demo-random"),
+        (["--short", "--random-encoder"], "demo-random-short"),
+    ],
+)
+def test_every_kind_of_demo_has_a_folder_of_its_own(
+    repository: Repository, arguments: list[str], folder: str
+) -> None:
+    """A short one must not replace what a full one took minutes for."""
+    repository.make_venv()
+    program = repository.root / ".venv" / "bin" / "s2s"
+    program.write_text("#!/usr/bin/env bash\nmkdir -p boss2sql-data; touch boss2sql-data/test.jsonl\n")
+    program.chmod(0o755)
+    done = repository.run(*arguments, script="demo")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (repository.root / "runs").iterdir()] == [folder]
+    assert f"runs/{folder}/runs/boss2sql." in done.stdout
