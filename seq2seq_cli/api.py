@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from seq2seq_cli.combiner import Share, Side
 from seq2seq_cli.combiner import combine as _combine
 from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
 from seq2seq_cli.decoding.engine import TextGenerator
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -57,7 +58,14 @@ class Pair:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the model folder, whole or not at all. UsageError when ``folder`` is not empty and may not
         be replaced."""
-        save_bundle(self.bundle, Path(folder), overwrite=overwrite)
+        try:
+            save_bundle(self.bundle, Path(folder), overwrite=overwrite)
+        except UsageError as error:
+            error.findings = tuple(
+                replace(each, remedy=each.remedy.replace("--overwrite", "overwrite=True"))
+                for each in error.findings
+            )
+            raise
 
     def generate(
         self, texts: Sequence[str], *, batch_tokens: int = 4096, truncate: bool = True, **options: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def test_launch_files_are_accelerates(path: Path) -> None:
 def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "recipe.yaml").write_text(block)
-    load_recipe(tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.data.test is not None, "the README evaluates it"
 
 
 def _commands() -> list[list[str]]:
@@ -67,3 +69,29 @@ def test_the_commands_of_the_readme_parse(words: list[str]) -> None:
 def test_files_that_the_readme_names_exist() -> None:
     for name in re.findall(r"`((?:recipes|docs|scripts|tests|seq2seq_cli)/[\w./-]+)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_recipes_that_the_readme_runs_were_copied_or_written_before() -> None:
+    """Every FILE.yaml of a command is the README's own, or comes from an earlier `recipes cp`; what is
+    evaluated was trained."""
+    copied, trained = {"recipe"}, set()
+    for words in _commands():
+        files = [word.removesuffix(".yaml") for word in words if word.endswith(".yaml")]
+        if words[:2] == ["recipes", "cp"]:
+            copied.add(words[2])
+        assert set(files) <= copied, words
+        if words[0] == "finetune":
+            trained |= set(files)
+        if words[0] == "evaluate":
+            assert set(files) <= trained, words
+
+
+def test_sql_in_the_readmes_pipe_ends_with_semicolons() -> None:
+    """sqlite3 reads statements; generate writes lines."""
+    lines = [line for line in README.split("\n") if "| sqlite3" in line]
+    assert lines
+    for line in lines:
+        between = line.split("| sqlite3")[0].split("|")[-1].strip()
+        done = subprocess.run(["sh", "-c", between], input="SELECT 1\nSELECT 2\n", text=True,
+                              capture_output=True, check=True)  # fmt: skip
+        assert done.stdout == "SELECT 1;\nSELECT 2;\n"
