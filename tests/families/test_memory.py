@@ -11,7 +11,7 @@ from torch import Tensor
 
 import seq2seq_cli
 from seq2seq_cli.checkpoint.bundle import load_bundle
-from seq2seq_cli.model import EncoderDecoder, PrefixModel, Stack
+from seq2seq_cli.model import EncoderDecoder, KVCache, PrefixModel, Stack
 from tests import tiny
 from tests.families import stored
 from tests.families.spec import spec
@@ -157,3 +157,35 @@ def test_what_one_text_never_uses_is_frozen(tmp_path: Path) -> None:
     relative = "layers.{}.self_attention.relative.segment_{}"
     expected = {relative.format(layer, part) for layer in (0, 1) for part in ("bias", "embedding")}
     assert frozen == {"mask_embedding", *expected}
+
+
+def test_what_is_forgotten_takes_no_room() -> None:
+    cache = KVCache(num_layers=1, capacity=1, memory=3)
+    for token in range(60):
+        new = torch.full((1, 1, 1, 1), float(token))
+        if not cache.slots:
+            new = torch.cat([torch.zeros(1, 1, 3, 1), new], 2)
+        keys, values = cache.append(0, new, new)
+        assert keys[0, 0, :, 0].tolist() == [max(0, token + back) for back in (-3, -2, -1, 0)]
+        assert torch.equal(keys, values)
+        cache.advance(None, steps=1, rows=1, device=torch.device("cpu"))
+        assert keys.untyped_storage().nbytes() <= 4 * 10
+    assert (cache.length, cache.slots) == (60, 3)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_distances_reach_over_all_positions(family: str, tmp_path: Path) -> None:
+    """The longest text that relative positions allow, padding id and all; one token more is beyond the
+    table."""
+    spec(family).publish("relative-key-query", "encoder", tmp_path)
+    model = load_bundle(str(tmp_path), role="encoder").model
+    assert isinstance(model, Stack)
+    assert model.config.max_positions == 40
+    table = model.layers[0].self_attention.relative.table.weight  # type: ignore[union-attr]
+    assert table.shape[0] == 79  # type: ignore[union-attr]
+    ids = (torch.arange(40) % 50 + 5)[None]
+    with torch.no_grad():
+        before = model(ids)
+        table[[0, 78]] += 1.0  # type: ignore[index]
+        moved = (model(ids) - before).abs().amax(-1)[0]
+    assert bool((moved[[0, 39]] > 1e-3).all())
