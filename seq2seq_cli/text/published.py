@@ -83,7 +83,10 @@ def read_folder(folder: Path) -> Found | None:
     else:
         backend = BUILDERS[family](parts)
     extra = list(further) if extra is None else extra
-    add_tokens(backend, added, list(tokens.values()), extra, folder)
+    special: Sequence[str | AddedToken] = list(tokens.values())
+    if rule is not None:  # how these match is said by added_tokens_decoder alone
+        special, extra = [str(token) for token in special], [str(token) for token in extra]
+    add_tokens(backend, added, special, extra, folder)
     finish(backend, family, parts)
     if family == "generic":
         tokens = {**inferred(backend), **tokens}

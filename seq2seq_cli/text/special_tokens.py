@@ -87,18 +87,16 @@ def further_tokens(family: str) -> list[str]:
     return {"xlm": [f"<special{i}>" for i in range(10)], "transfo-xl": ["<formula>"]}.get(family, [])
 
 
-#: The families whose mask takes the spaces before it along, and whether it is matched in the text as it
-#: stands (or as it is after normalisation).
-_MASK_STANDS = {"camembert": True, "xlnet": False, "mbart": False}
+#: The families whose mask takes the spaces before it along.
+_MASK_TAKES_SPACES = ("camembert", "xlnet", "mbart")
 
 
 def with_mask_of(family: str, named: dict[str, str | AddedToken]) -> dict[str, str | AddedToken]:
     """``named`` with the mask token as the family wants it, where the folder gives no more than its text."""
     mask = named.get("mask_token")
-    if family not in _MASK_STANDS or not isinstance(mask, str):
+    if family not in _MASK_TAKES_SPACES or not isinstance(mask, str):
         return named
-    token = AddedToken(mask, lstrip=True, normalized=not _MASK_STANDS[family], special=True)
-    return {**named, "mask_token": token}
+    return {**named, "mask_token": AddedToken(mask, lstrip=True, special=True)}
 
 
 def special_tokens(

@@ -70,6 +70,7 @@ SENTENCES = {
         "....!!!???,,,;;;:::---___===+++***///\\\\\\|||~~~^^^``` '''''' \"\"\"",
         "[CLS] [MASK] [SEP] <s> </s> <mask> <pad> <unk> <|endoftext|> <extra_id_0> <sep><cls> <eop> en_XX",
         "<special1> <special5>x<eos> <formula> a</w> b@@ ##c ▁d _e </w>",
+        "one\n<mask>\ntwo  <mask>  three ＜mask＞ ＜ｍａｓｋ＞ <MASK> [mask] ［MASK］",
         "ＦＵＬＬ　ｗｉｄｔｈ １２３．４５％ ，。： ； ．",
         "!",
         "a",

@@ -57,6 +57,8 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("mbart", {"src_lang": "ro_RO", "additional_special_tokens": None}),
     ("ctrl", {"pad_token": "<pad>", "clean_up_tokenization_spaces": True}),
     ("ctrl", {"split_special_tokens": True}),
+    ("ctrl", {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True}}),
+    ("ctrl", {"mask_token": {"__type": "AddedToken", "content": "\n<mask>", "rstrip": True}}),
     ("xlm", {"do_lowercase_and_remove_accent": False}),
     ("xlm", {"split_special_tokens": True, "additional_special_tokens": ["<special0>"]}),
 ]
@@ -71,13 +73,23 @@ def test_settings(model_type: str, settings: dict[str, Any], published: Any, tmp
     assert_round_trip(tokenizer, tmp_path / "saved", LINES)
 
 
+@pytest.mark.parametrize("model_type", ["ctrl", "xlm"])
+def test_merges_without_a_head_line_or_an_end(model_type: str, published: Any, tmp_path: Path) -> None:
+    """CTRL's first line is never a merge, and what stands behind the last line end is one for neither."""
+    folder = tmp_path / "in"
+    shutil.copytree(published(model_type), folder)
+    merges = (folder / "merges.txt").read_text(encoding="utf-8").removeprefix("#version: 0.2\n")
+    (folder / "merges.txt").write_text(merges.rstrip("\n"), encoding="utf-8")
+    assert_round_trip(assert_same(folder, LINES), tmp_path / "saved", LINES)
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_what_transformers_saves(model_type: str, published: Any, tmp_path: Path) -> None:
     """Its tokenizer.json and the tokens in its tokenizer_config.json."""
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(published(model_type))
-    theirs.add_tokens(["quick brown", "Größe"])
+    theirs.add_tokens(["quick", "quick brown", "Größe"])
     theirs.save_pretrained(tmp_path / "theirs")
     tokenizer = assert_same(tmp_path / "theirs", LINES)
     assert_round_trip(tokenizer, tmp_path / "saved", LINES)

@@ -159,7 +159,7 @@ SENTENCEPIECE: dict[str, dict[str, object]] = {
     "t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
     "camembert": FAIRSEQ,
     "xlm-roberta": FAIRSEQ,
-    "mbart": FAIRSEQ,
+    "mbart": {**FAIRSEQ, "control_symbols": "<odd>", "user_defined_symbols": "(,),jumps"},
 }
 FILE = dict.fromkeys(("albert", "xlnet", "t5"), "spiece.model") | dict.fromkeys(
     ("camembert", "xlm-roberta", "mbart"), "sentencepiece.bpe.model"
