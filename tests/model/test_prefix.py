@@ -22,7 +22,8 @@ TARGETS = torch.tensor([[1, 30, 31, 32], [1, 33, 34, 35], [1, 36, 37, 38]])
 def model(request: pytest.FixtureRequest) -> PrefixModel:
     family: str = request.param
     ids = {} if FAMILIES[family].lacks_special_tokens else IDS
-    made = combine_single(Side(family=family, config=tiny.base(family)), settings=ids).model
+    config = {key: value for key, value in tiny.base(family).items() if key in FAMILIES[family].options}
+    made = combine_single(Side(family=family, config=config), settings=ids).model
     assert isinstance(made, PrefixModel)
     return tiny.scramble(made, std=0.2)  # type: ignore[no-any-return]
 
