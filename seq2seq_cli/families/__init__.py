@@ -22,6 +22,7 @@ _FILES = (
     "mt5",
     "openai_gpt",
     "roberta",
+    "roberta_prelayernorm",
     "t5",
     "transfo_xl",
     "xlm",
