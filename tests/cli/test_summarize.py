@@ -69,6 +69,10 @@ def test_flags_win_over_the_hidden_preset(s2s: Run, pair_folder: Path, flags: tu
 def test_flags_win_over_a_recipe_but_not_over_each_other(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
     options = "{num_beams: 3, min_new_tokens: 8, max_new_tokens: 9}"
     (tmp_path / "r.yaml").write_text(f"model: {{encoder: {pair_folder}}}\ngeneration: {options}\n")
+    same = ("--num-beams", "3", "--min-new-tokens", "8", "--max-new-tokens", "9")
+    expected = s2s("summarize", "-m", pair_folder, *same, stdin=b"tea").stdout
+    assert s2s("summarize", "--recipe", "r.yaml", stdin=b"tea").stdout == expected
+    assert s2s("summarize", "-m", pair_folder, stdin=b"tea").stdout != expected, "the preset's"
     for flags in (("--top-k", "5"), ("--max-new-tokens", "4")):
         done = s2s("summarize", "--recipe", "r.yaml", *flags, stdin=b"tea")
         assert done.returncode == 0, done.stderr
@@ -77,6 +81,14 @@ def test_flags_win_over_a_recipe_but_not_over_each_other(s2s: Run, pair_folder: 
     assert b"num_beams 3 does not go with sampling" in both.stderr
     named = s2s("summarize", "-m", pair_folder, "--preset", "summarize", "--top-p", "0.9", stdin=b"tea")
     assert named.returncode == 2
+
+
+def test_a_recipe_wins_over_the_hidden_preset(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    """Sampling in the recipe turns the preset's beams off."""
+    options = "{top_p: 0.9, max_new_tokens: 5}"
+    (tmp_path / "r.yaml").write_text(f"model: {{encoder: {pair_folder}}}\ngeneration: {options}\n")
+    done = s2s("summarize", "--recipe", "r.yaml", stdin=b"tea")
+    assert done.returncode == 0, done.stderr
 
 
 def test_replaced_bytes_are_said(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
