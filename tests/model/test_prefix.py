@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -93,7 +95,8 @@ def test_a_source_leaves_less_room_for_the_target() -> None:
     model = combine_single(Side(family="gpt2", config=base), settings=IDS).model
     assert isinstance(model, PrefixModel)
     source, mask = tiny.padded(SOURCES)
-    found = seq2seq_cli.generate_ids(model, source, mask, eos_token_id=None)
+    model.special_ids = replace(model.special_ids, eos=())
+    found = seq2seq_cli.generate_ids(model, source, mask)
     assert [len(row[0].ids) for row in found] == [12 - len(source) for source in SOURCES]
 
 
