@@ -229,7 +229,10 @@ def _generate_and_score(
         console.say(f"predictions: {place}")
     result: dict[str, Any] = scores(found, names, english=english)
     if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, Seq2Seq):
-        values = loss(bundle, rows, prefix=prefix, batch_tokens=batch_tokens)
+        loaded = _recipe(recipe)
+        lengths = ("max_source_length", "max_target_length")
+        cut = {name: getattr(loaded.data, name) for name in lengths} if loaded is not None else {}
+        values = loss(bundle, rows, prefix=prefix, batch_tokens=batch_tokens, **cut)
         result = {**{name: values[name] for name in LOSS_METRICS if name in names}, **result}
     return result
 

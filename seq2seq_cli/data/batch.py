@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Labels with this value do not count in the loss.
+#: Labels with this value do not count in the loss (see ``model.losses``, which this room may not import).
 IGNORED = -100
 
 Ids = Sequence[int] | NDArray[np.integer]

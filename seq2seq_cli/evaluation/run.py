@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from seq2seq_cli.checkpoint.bundle import Bundle
 from seq2seq_cli.data.batches import plan_validation
@@ -18,6 +17,7 @@ from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.evaluation.metrics import score
 from seq2seq_cli.evaluation.predictions import Prediction
 from seq2seq_cli.model import Seq2Seq
+from seq2seq_cli.model.losses import summed_loss
 
 #: what comes from the model's own probabilities; everything else is scored from texts
 LOSS_METRICS = ("loss", "perplexity")
@@ -61,9 +61,18 @@ def scores(
 
 @torch.inference_mode()
 def loss(
-    bundle: Bundle, rows: Sequence[Row], *, prefix: str = "", batch_tokens: int = 4096
+    bundle: Bundle,
+    rows: Sequence[Row],
+    *,
+    prefix: str = "",
+    batch_tokens: int = 4096,
+    max_source_length: int | None = None,
+    max_target_length: int | None = None,
 ) -> dict[str, float]:
-    """Mean negative log-probability of the target tokens (natural logarithm), and e to that power."""
+    """Mean negative log-probability of the target tokens (natural logarithm), and e to that power.
+
+    Longer texts are cut to the given numbers of tokens, by default to what the model takes.
+    """
     model, source, target = bundle.model, bundle.source_tokenizer, bundle.target_tokenizer
     ids = model.special_ids
     if not isinstance(model, Seq2Seq) or source is None or target is None or ids.start is None or not ids.eos:
@@ -75,8 +84,8 @@ def loss(
         start_id=ids.start,
         eos_id=ids.eos[0],
         first_id=bundle.first_id,
-        max_source_length=model.longest_source,
-        max_target_length=model.longest_target,
+        max_source_length=max_source_length or model.longest_source,
+        max_target_length=max_target_length or model.longest_target,
         source_prefix=prefix,
         keep_empty=True,
     )
@@ -86,9 +95,8 @@ def loss(
         batch = data.batch(indices).to(device)
         assert batch.source_ids is not None
         states = model.target_states(batch.source_ids, batch.source_mask, batch.target_ids)
-        wanted = batch.labels != -100
-        logits = model.decoder.logits(states[wanted])
-        total += float(F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum"))
-        tokens += int(wanted.sum())
+        assert model.decoder.head is not None
+        total += float(summed_loss(model.decoder.head, states, batch.labels))
+        tokens += batch.label_count
     mean = total / max(1, tokens)
     return {"loss": mean, "perplexity": math.exp(min(mean, 700.0))}

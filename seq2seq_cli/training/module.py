@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seq2seq_cli.data.batch import IGNORED, Batch
+from seq2seq_cli.data.batch import Batch
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
-from seq2seq_cli.training.losses import label_loss
+from seq2seq_cli.model.losses import summed_loss
 
 
 class TrainingModule(nn.Module):
@@ -50,13 +50,7 @@ class TrainingModule(nn.Module):
             states = stack.states(target_ids, None if stack.config.causal else target_mask)
         if stack.head is None:
             raise TypeError("a stack without a head has no loss")
-        labelled = (labels != IGNORED).flatten().nonzero().squeeze(1)
-        chosen = states.flatten(0, 1).index_select(0, labelled)
-        smoothing = self.smoothing if self.training else 0.0
-        loss = torch.zeros((), device=states.device)
-        for part in stack.head.label_parts(chosen, labels.flatten().index_select(0, labelled)):
-            loss = loss + label_loss(part.states, part.weight, part.bias, part.labels, smoothing=smoothing)
-        return loss
+        return summed_loss(stack.head, states, labels, smoothing=self.smoothing if self.training else 0.0)
 
 
 def tensors_of(

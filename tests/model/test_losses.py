@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seq2seq_cli.training import losses
-from seq2seq_cli.training.losses import label_loss
+from seq2seq_cli.model import losses
+from seq2seq_cli.model.losses import label_loss
 
 
 def _inputs(rows: int, size: int, vocab: int) -> list[torch.Tensor]:

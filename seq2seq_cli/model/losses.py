@@ -7,6 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seq2seq_cli.model.adaptive import AdaptiveHead
+from seq2seq_cli.model.head import Head
+
+#: Labels with this value do not count.
+IGNORED = -100
 #: Logits that exist at one time: 256 rows of a vocabulary of 50,000 (51 MB in float32).
 _CHUNK_ELEMENTS = 256 * 50_257
 #: Fewer rows than this make the matrix products slow.
@@ -15,6 +20,19 @@ _FEWEST_ROWS = 64
 #: One buffer for each device and dtype, kept between steps: blocks of this size go back to the system at
 #: every free and cost page faults when they are taken again.
 _buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+def summed_loss(
+    head: Head | AdaptiveHead, states: Tensor, labels: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
+    """Sum of the cross-entropies of states [B, T, D] at labels [B, T], those of -100 left out; a float32
+    scalar."""
+    labelled = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    chosen = states.flatten(0, 1).index_select(0, labelled)
+    loss = torch.zeros((), device=states.device)
+    for part in head.label_parts(chosen, labels.flatten().index_select(0, labelled)):
+        loss = loss + label_loss(part.states, part.weight, part.bias, part.labels, smoothing=smoothing)
+    return loss
 
 
 def label_loss(
