@@ -93,7 +93,7 @@ def _whole(model: EncoderDecoder, config: dict[str, Any]) -> dict[str, Tensor]:
     family = family_of(config)
     assert family.whole is not None
     encoder = _published(model.encoder, config, with_head=False)
-    decoder = _published(model.decoder, {**config, "is_decoder": True}, with_head=True)
+    decoder = _published(model.decoder, config, with_head=True)
     weights = to_whole(family, encoder, decoder, one_table=model.config.share != "none")
     if not full_config(family, config)["tie_word_embeddings"]:
         # who believes that key looks for a head of its own even where ours is the table

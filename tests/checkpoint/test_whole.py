@@ -207,6 +207,12 @@ def test_scaled_unless_the_file_says_otherwise(tmp_path: Path) -> None:
         model = loaded(tmp_path)[1]
         torch.testing.assert_close(logits(model)[0], first * factor, rtol=1e-4, atol=1e-4)
         same(model, CLASSES["t5"].from_pretrained(tmp_path).eval())
+    rewrite(tmp_path, tie_word_embeddings=False)
+    save_bundle(loaded(tmp_path)[0], tmp_path / "ours")
+    weights = load_file(tmp_path / "ours" / "model.safetensors")
+    assert torch.equal(weights["lm_head.weight"], weights["shared.weight"]), (
+        "who believes the key looks for it"
+    )
 
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
@@ -236,6 +242,30 @@ def test_copies_in_the_file(family: str, changed: str, tmp_path: Path) -> None:
     )
 
 
+def test_equal_tables_that_are_not_one(tmp_path: Path) -> None:
+    """Every table is written where config.json says that each is a parameter of its own."""
+    theirs = published("bart", tie_word_embeddings=False)
+    table = theirs.model.shared.weight.detach()
+    for module in (theirs.model.encoder.embed_tokens, theirs.model.decoder.embed_tokens, theirs.lm_head):
+        module.weight.data.copy_(table)
+    theirs.save_pretrained(tmp_path / "theirs")
+    bundle, model = loaded(tmp_path / "theirs")
+    same(model, theirs)
+    assert model.encoder.embedding.weight is not model.decoder.embedding.weight
+    save_bundle(bundle, tmp_path / "ours")
+    same(CLASSES["bart"].from_pretrained(tmp_path / "ours").eval(), theirs)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_head_that_is_the_shared_table(family: str, tmp_path: Path) -> None:
+    """Without a head in the file it is the table that both sides have in common, not a side's own."""
+    published(family).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights[f"{PREFIX[family]}decoder.embed_tokens.weight"] = weights[SHARED[family]].flip(0)
+    rewrite(tmp_path, weights)
+    same(loaded(tmp_path)[1], CLASSES[family].from_pretrained(tmp_path).eval())
+
+
 @pytest.mark.parametrize("family", ["bart", "t5"])
 @pytest.mark.parametrize("kept", ["encoder", "decoder"])
 def test_a_side_keeps_the_table(family: str, kept: str, tmp_path: Path) -> None:
@@ -258,7 +288,11 @@ def test_pytorch_files_and_bodies(tmp_path: Path) -> None:
         load_bundle(str(tmp_path), role=role)  # type: ignore[arg-type]
     theirs.model.save_pretrained(tmp_path / "body")
     assert "shared.weight" in load_file(tmp_path / "body" / "model.safetensors")
-    same(loaded(tmp_path / "body")[1], theirs)
+    bundle, model = loaded(tmp_path / "body")
+    same(model, theirs)
+    save_bundle(bundle, tmp_path / "ours")  # with the head that the body had not
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert config["architectures"] == ["BartForConditionalGeneration"]
     theirs.model.encoder.save_pretrained(tmp_path / "side")
     half = load_bundle(str(tmp_path / "side"), role="encoder").model
     with torch.no_grad():
