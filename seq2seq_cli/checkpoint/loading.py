@@ -157,9 +157,9 @@ def _numbers(
     renamed = {name: theirs[id(tensor)] for name, tensor in found.items() if id(tensor) in theirs}
     numbers: dict[str, Tensor] = {}
     if len(renamed) < len(found):
-        made = translate(stored.outlined(set(renamed.values()))).weights
+        made = translate(stored.glimpses(but=set(renamed.values()))).weights
         numbers = {name: made[name] for name in found if name not in renamed}
-    return numbers | {name: stored.borrow(published) for name, published in renamed.items()}
+    return numbers | {name: stored.borrow(published).float() for name, published in renamed.items()}
 
 
 def check_tensors(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,16 +84,34 @@ class StoredTensor:
         Only float32 is mapped: other types are converted, and then the file's pages would stay beside that.
         Raises OSError.
         """
+        tensor = self._mapped() if self.dtype == "float32" else None
+        return self.read() if tensor is None else tensor
+
+    def glimpse(self) -> Tensor:
+        """The tensor for making others of: part of the mapped file, whose pages leave this process's memory
+        when the tensor goes. Raises OSError."""
+        tensor = self._mapped()
+        if tensor is None:
+            return self.read()
+        first, last = (-self.begin // -mmap.PAGESIZE, (self.begin + tensor.nbytes) // mmap.PAGESIZE)
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            start, length = first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE
+            weakref.finalize(tensor, self.file.mapped.madvise, mmap.MADV_DONTNEED, start, length)
+        return tensor
+
+    def _mapped(self) -> Tensor | None:
+        """A view of the mapped file; None where it cannot be one."""
         import torch
 
+        dtype = getattr(torch, self.dtype)
         count = math.prod(self.shape)
-        if self.dtype != "float32" or self.strides is not None or self.begin % 4 or not count:
-            return self.read()
+        if self.strides is not None or self.begin % dtype.itemsize or not count:
+            return None
         try:
             whole = self.file.mapped
-            flat = torch.frombuffer(whole, dtype=torch.float32, count=count, offset=self.begin)
+            flat = torch.frombuffer(whole, dtype=dtype, count=count, offset=self.begin)
         except (OSError, ValueError):  # a file system without mappings, or a file that has just been changed
-            return self.read()
+            return None
         return flat.view(self.shape)
 
 
@@ -103,8 +122,9 @@ class Weights(Mapping[str, "Tensor"]):
     the file has it as float32. Tensors that are given instead of their places are in memory already.
     """
 
-    def __init__(self, stored: Mapping[str, StoredTensor | Tensor]) -> None:
+    def __init__(self, stored: Mapping[str, StoredTensor | Tensor], *, fleeting: bool = False) -> None:
         self._stored = stored
+        self._fleeting = fleeting
         self._lent: set[object] = set()
 
     def outline(self, name: str) -> Tensor:
@@ -131,12 +151,16 @@ class Weights(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         stored = self._stored[name]
         if isinstance(stored, StoredTensor):
-            return _read(name, stored.file.path, stored.read)
-        return stored.clone()
+            return _read(name, stored.file.path, stored.glimpse if self._fleeting else stored.read)
+        return stored if self._fleeting else stored.clone()
 
-    def outlined(self, names: Collection[str]) -> Weights:
-        """The same with these tensors on the meta device, which ends what can be read of them."""
-        return Weights({n: self.outline(n) if n in names else stored for n, stored in self._stored.items()})
+    def glimpses(self, but: Collection[str]) -> Weights:
+        """The same for making other tensors of these, with the tensors in ``but`` on the meta device.
+
+        What is got from it lets its pages go as soon as it goes itself.
+        """
+        chosen = {n: self.outline(n) if n in but else stored for n, stored in self._stored.items()}
+        return Weights(chosen, fleeting=True)
 
     def renamed(self, names: Mapping[str, str]) -> Weights:
         """Some of the tensors under other names (new -> old)."""

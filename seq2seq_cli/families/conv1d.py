@@ -68,14 +68,14 @@ def unpack(weights: Weights, config: Config) -> Weights:
         layer, module, _, leaf = match.groups()
         if tensor.ndim != (2 if leaf == "weight" else 1):
             raise CheckpointError(f"{name} has the wrong shape {tuple(tensor.shape)}")
-        rows = tensor.t() if leaf == "weight" else tensor
+        rows = (tensor.t() if leaf == "weight" else tensor).contiguous()
         if module not in _FUSED:
-            unpacked[name] = rows.contiguous()
+            unpacked[name] = rows
             continue
         parts = _FUSED[module]
         # unequal pieces of a damaged matrix are named when shapes are compared with the config
         for part, piece in zip(parts, rows.tensor_split(len(parts)), strict=True):
-            unpacked[f"{layer}.{module}.{part}.{leaf}"] = piece.contiguous()
+            unpacked[f"{layer}.{module}.{part}.{leaf}"] = piece
     return unpacked
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import seq2seq_cli
 from seq2seq_cli.checkpoint.files import open_weights
 from seq2seq_cli.checkpoint.safetensors_header import MAX_HEADER
+from seq2seq_cli.checkpoint.weights import WeightFile
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.families import FAMILIES
 from tests import tiny
@@ -155,7 +156,8 @@ def test_m1_the_size_is_looked_at_before_anything_is_read(folder: Path, loader: 
 
 def test_m1_bin_gives_the_same_model(folder: Path) -> None:
     """Views, transposed tensors and tensors that share memory arrive as they were saved."""
-    before = seq2seq_cli.load(folder).model.state_dict()
+    loaded = seq2seq_cli.load(folder).model.state_dict()
+    before = {name: tensor.clone() for name, tensor in loaded.items()}
     state = load_file(folder / "model.safetensors")
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     state[name] = state[name].t().contiguous().t()
@@ -295,6 +297,37 @@ def test_m2_training_a_loaded_model_writes_no_file(folder: Path) -> None:
         for parameter in model.parameters():
             parameter.add_(1.0)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_weights_are_mapped_and_nothing_is_read(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save_language_model(family, tmp_path)
+    monkeypatch.setattr(WeightFile, "read", lambda *arguments: pytest.fail("read"))
+    seq2seq_cli.load(tmp_path)
+
+
+def test_weights_are_read_where_they_cannot_be_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = seq2seq_cli.load(folder).model.state_dict()
+
+    def refuse(file: WeightFile) -> None:
+        raise OSError("no mappings here")
+
+    monkeypatch.setattr(WeightFile, "mapped", property(refuse))
+    after = seq2seq_cli.load(folder).model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_file_whose_tensors_are_not_aligned_loads(folder: Path) -> None:
+    state = seq2seq_cli.load(folder).model.state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    path = folder / "model.safetensors"
+    header, data = header_of(path)
+    for spaces in range(4):
+        write(path, json.dumps(header).encode() + b" " * spaces, data)
+        after = seq2seq_cli.load(folder).model.state_dict()
+        assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 # --- M3: what an index may name -------------------------------------------------------------------------
