@@ -87,10 +87,16 @@ def read_folder(folder: Path) -> Found | None:
     if rule is not None:  # how these match is said by added_tokens_decoder alone
         special, extra = [str(token) for token in special], [str(token) for token in extra]
     add_tokens(backend, added, special, extra, folder)
+    for number, token in added.items() if rule is not None else ():
+        if backend.token_to_id(str(token)) != number:
+            raise CheckpointError(
+                f"{str(token)!r} has the id {number}, which does not follow the vocabulary",
+                where=str(parts.config_file),
+            )
     finish(backend, family, parts)
     if family == "generic":
         tokens = {**inferred(backend), **tokens}
-    elif extra or further:  # where none are listed, the family has its own
+    elif further:  # where none are listed, the family has its own
         kept["extra_special_tokens"] = [str(token) for token in extra]
     kept["tokenizer_class"] = class_name
     return Found(

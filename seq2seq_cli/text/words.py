@@ -66,7 +66,10 @@ class Words:
 
 
 def stretches(text: str, added: tuple[tuple[str, tuple[int, AddedToken]], ...]) -> Iterator[str | int]:
-    """The text between added tokens, and their ids in between. The longest of those at one place counts."""
+    """The text between added tokens, and their ids in between. The longest of those at one place counts.
+
+    A token may take the spaces before it along; those after it are between words anyway.
+    """
     by_text = dict(added)
     parts = _pattern(tuple(by_text)).split(text) if by_text else [text]
     for place, part in enumerate(parts):
@@ -75,8 +78,6 @@ def stretches(text: str, added: tuple[tuple[str, tuple[int, AddedToken]], ...]) 
             continue
         if place + 1 < len(parts) and by_text[parts[place + 1]][1].lstrip:
             part = part.rstrip()
-        if place and by_text[parts[place - 1]][1].rstrip:
-            part = part.lstrip()
         yield part
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text.tokenizer import Tokenizer
 from tests.text.compare import assert_round_trip, assert_same, write
 from tests.text.corpus import LINES
-from tests.text.vocabularies import publish
+from tests.text.vocabularies import publish, sentencepiece
 
 FAMILIES = (
     *("bert", "distilbert", "electra", "gpt2", "roberta", "bart", "openai-gpt", "ctrl", "xlm"),
@@ -73,6 +74,15 @@ def test_settings(model_type: str, settings: dict[str, Any], published: Any, tmp
     assert_round_trip(tokenizer, tmp_path / "saved", LINES)
 
 
+def test_xlnet_with_another_unknown_piece(tmp_path: Path) -> None:
+    write(tmp_path, config__json={"model_type": "xlnet"})
+    ids = {"unk_id": 3, "bos_id": 1, "eos_id": 2, "pad_id": 0}
+    sentencepiece(tmp_path, "spiece.model", control_symbols="<cls>,<sep>,<mask>", **ids)
+    tokenizer = assert_same(tmp_path, LINES)
+    assert tokenizer.unk_id == 3
+    assert_round_trip(tokenizer, tmp_path / "saved", LINES)
+
+
 @pytest.mark.parametrize("model_type", ["ctrl", "xlm"])
 def test_merges_without_a_head_line_or_an_end(model_type: str, published: Any, tmp_path: Path) -> None:
     """CTRL's first line is never a merge, and what stands behind the last line end is one for neither."""
@@ -89,7 +99,7 @@ def test_what_transformers_saves(model_type: str, published: Any, tmp_path: Path
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(published(model_type))
-    theirs.add_tokens(["quick", "quick brown", "Größe"])
+    theirs.add_tokens(["quick", "quick brown", "Größe", AddedToken("two", lstrip=True, rstrip=True)])
     theirs.save_pretrained(tmp_path / "theirs")
     tokenizer = assert_same(tmp_path / "theirs", LINES)
     assert_round_trip(tokenizer, tmp_path / "saved", LINES)
@@ -197,13 +207,16 @@ def test_plain_text_comes_back(model_type: str, published: Any) -> None:
     assert tokenizer.decode(tokenizer.encode([text])[0]) == text
 
 
-@pytest.mark.parametrize("language", ["fr", "de", "ro", "ko", "xx"])
-def test_xlm_in_other_languages(language: str, published: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("language", "bare"),
+    [("fr", True), ("de", True), ("ro", True), ("ro", False), ("ko", True), ("xx", True)],
+)
+def test_xlm_in_other_languages(language: str, bare: bool, published: Any, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     folder = tmp_path / "in"
     shutil.copytree(published("xlm"), folder)
-    write(folder, tokenizer_config__json={"lang": language})
+    write(folder, tokenizer_config__json={"lang": language, "do_lowercase_and_remove_accent": bare})
     ours = Tokenizer.from_folder(folder)
     assert ours is not None
     theirs = AutoTokenizer.from_pretrained(folder)
@@ -227,6 +240,7 @@ def test_xlm_in_other_languages(language: str, published: Any, tmp_path: Path) -
         ("xlm", {"lang": "../../en"}, "not a language code"),
         ("xlm", {"lang": 3}, "not a language code"),
         ("xlm", {"unk_token": "<none>"}, "not in vocab.json"),
+        ("ctrl", {"added_tokens_decoder": {"99999": {"content": "<x>"}}}, "'<x>' has the id 99999"),
         ("xlm", {"do_lowercase_and_remove_accent": "no"}, "true or false"),
         ("t5", {"extra_ids": -1}, "number from 0"),
         ("t5", {"extra_ids": 10**9}, "number from 0"),
