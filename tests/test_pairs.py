@@ -75,7 +75,9 @@ def test_pair(encoder: str, decoder: str, published: Published, tmp_path: Path) 
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
     source, mask = tiny.padded(SOURCES)
-    assert torch.equal(logits(pair.model, source, mask, TARGETS), logits(again.model, source, mask, TARGETS))
+    found = [logits(each.model, source, mask, TARGETS) for each in (pair, again)]
+    # not to the bit: where weights lie in memory may change how a product is rounded
+    assert tiny.relative_error(found[1], found[0]) < 1e-6
     assert again.model.special_ids == pair.model.special_ids
 
 

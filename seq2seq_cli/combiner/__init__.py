@@ -94,7 +94,7 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
     settings: its own config.json keys, and the ids in ``RESERVED``. Errors as in ``combine``.
     """
     own = {key: value for key, value in (settings or {}).items() if key in RESERVED}
-    opened = open_side(side, "encoder")
+    opened = open_side(side, "decoder")  # of a folder with two sides, the one with a head
     opened = with_settings(opened, {k: v for k, v in (settings or {}).items() if k not in RESERVED})
     generator = torch.Generator().manual_seed(3 * seed)
     stack, report = build_stack(
