@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.loading import load_rows
 from benchmarks.measure import Row, decode_rows, machine_limits, startup_rows, train_rows
 from benchmarks.workload import DECODING, FULL, QUICK, write_pair
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "decode": partial(decode_rows, modes=options.only or tuple(DECODING)),
             "train": train_rows,
             "startup": startup_rows,
+            "load": load_rows,
         }
         measure = kinds[options.kind]
         rows = []
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
     )
-    parser.add_argument("kind", choices=("decode", "train", "startup"), help="what is measured")
+    parser.add_argument("kind", choices=("decode", "train", "startup", "load"), help="what is measured")
     parser.add_argument(
         "--peer", choices=("transformers",), default="transformers", help="measured beside s2s"
     )

@@ -35,6 +35,7 @@ class Row:
     limit: float | None = None
     s2s_mb: float | None = None
     peer_mb: float | None = None
+    wanted_memory: float = _WANTED_MEMORY
     same: str = ""  #: how far both made the same
 
     def as_json(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Row:
                 number(self.wanted, ".2f"),
                 number(self.limit, ".3g"),
             ),
-            *(memory, number(share, ".2f"), number(_WANTED_MEMORY if share else None, ".2f"), self.same),
+            *(memory, number(share, ".2f"), number(self.wanted_memory if share else None, ".2f"), self.same),
         ]
 
 

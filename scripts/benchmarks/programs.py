@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.loading import s2s_load, transformers_load
 from benchmarks.workload import DECODING, Size, sources, training_batches
 
 Job = Callable[[], Any]
@@ -163,7 +164,9 @@ def limits(folder: Path, mode: str, size: Size) -> Job:
 JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("s2s", "decode"): s2s_decode,
     ("s2s", "train"): s2s_train,
+    ("s2s", "load"): s2s_load,
     ("transformers", "decode"): transformers_decode,
     ("transformers", "train"): transformers_train,
+    ("transformers", "load"): transformers_load,
     ("machine", "limits"): limits,
 }

@@ -46,7 +46,7 @@ def test_row_without_memory() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["decode", "train"])
+@pytest.mark.parametrize("kind", ["decode", "train", "load"])
 def test_both_programs_make_the_same(kind: str) -> None:
     """The comparison is worth something only when both sides do the same work."""
     only = ["--only", "greedy", "--only", "beam4"] if kind == "decode" else []
@@ -64,5 +64,9 @@ def test_both_programs_make_the_same(kind: str) -> None:
         assert row["peer_mb"] > 0
     if kind == "decode":
         assert [row["same"] for row in found["rows"]] == ["8 of 8", "8 of 8"]
+    elif kind == "load":
+        assert [row["name"] for row in found["rows"]] == [
+            f"W4 load {mode}" for mode in ("stack", "stack used", "pair", "pair used")
+        ]
     else:
         assert float(found["rows"][0]["same"].rpartition(" ")[2]) < 1e-5
