@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.families import FAMILIES, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, decode_rows, machine_limits, startup_rows, train_rows
 from benchmarks.workload import DECODING, FULL, QUICK, write_pair
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "train": train_rows,
             "startup": startup_rows,
             "load": load_rows,
+            "families": partial(family_rows, families=options.only or FAMILIES),
         }
         measure = kinds[options.kind]
         rows = []
@@ -61,12 +63,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
     )
-    parser.add_argument("kind", choices=("decode", "train", "startup", "load"), help="what is measured")
+    parser.add_argument(
+        "kind", choices=("decode", "train", "startup", "load", "families"), help="what is measured"
+    )
     parser.add_argument(
         "--peer", choices=("transformers",), default="transformers", help="measured beside s2s"
     )
     parser.add_argument(
-        "--only", action="append", choices=tuple(DECODING), help="of decode: this row (may be repeated)"
+        "--only",
+        action="append",
+        choices=(*DECODING, *FAMILIES),
+        help="of decode or families: this row (may be repeated)",
     )
     parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5)")
     parser.add_argument("--threads", type=_count, default=2, help="threads of each program (default 2)")

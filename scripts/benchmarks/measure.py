@@ -84,7 +84,7 @@ def speedup(left: list[float], right: list[float]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Both:
+class Both:
     """Two programs side by side: their seconds, what their first (unmeasured) runs made, peak memory."""
 
     left: list[float]
@@ -94,7 +94,8 @@ class _Both:
     peaks: tuple[float, float]
 
 
-def _beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int) -> _Both:
+def beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int) -> Both:
+    """Measure ``pairs`` times in turn what s2s and ``peer`` do for a job, after a run of each to warm up."""
     with (
         Worker("s2s", job, mode, folder=folder, size=size, threads=threads) as ours,
         Worker(peer, job, mode, folder=folder, size=size, threads=threads) as theirs,
@@ -111,7 +112,7 @@ def _beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: 
 
         left, right = in_turn(partial(seconds, 0, ours), partial(seconds, 1, theirs), pairs)
     cpu = [[answer["cpu_seconds"] for answer in side] for side in answers]
-    return _Both(
+    return Both(
         left=left,
         right=right,
         cpu_speedup=speedup(*cpu),
@@ -133,7 +134,7 @@ def decode_rows(
     """W1: greedy, sampling and beams over many sources in tokens/s; one source in ms per token."""
     for mode in modes:
         single = mode == "single"
-        both = _beside("decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads)
+        both = beside("decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads)
         wanted = size.single_new_tokens if single else size.new_tokens
         for tokens in both.made:
             if any(len(row) != wanted for row in tokens):
@@ -167,7 +168,7 @@ def train_rows(
     folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
 ) -> Iterator[Row]:
     """W2: one optimizer step (forward, backward, fused AdamW) on full batches."""
-    both = _beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
+    both = beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
     losses = both.made
     tokens = size.batch * size.length
     weights = size.encoder_weights + size.num_layers * size.decoder_layer_weights + size.head_weights

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.families import s2s_family, transformers_family
 from benchmarks.loading import s2s_load, transformers_load
 from benchmarks.workload import DECODING, Size, sources, training_batches
 
@@ -168,5 +169,7 @@ JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("transformers", "decode"): transformers_decode,
     ("transformers", "train"): transformers_train,
     ("transformers", "load"): transformers_load,
+    ("s2s", "family"): s2s_family,
+    ("transformers", "family"): transformers_family,
     ("machine", "limits"): limits,
 }
