@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -206,7 +206,7 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
 
 def _opened(
     side: Side, which: _Which
-) -> tuple[Family, dict[str, Any], dict[str, torch.Tensor] | None, str, dict[str, Any]]:
+) -> tuple[Family, dict[str, Any], Mapping[str, torch.Tensor] | None, str, dict[str, Any]]:
     """Family, full configuration, weights (None = fresh), where it is from, generation_config.json."""
     if side.family is not None:
         if side.family not in FAMILIES:
@@ -217,7 +217,7 @@ def _opened(
     folder = resolve(side.reference).folder
     half = open_half(folder, which, with_weights=not side.random)
     family = family_by_config(half.config, where=half.where)
-    weights = None if side.random else dict(half.weights)
+    weights = None if side.random else half.weights
     generation = read_json(folder, "generation_config.json") or {}
     return family, full_config(family, half.config), weights, half.where, generation
 
