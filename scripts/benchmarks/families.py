@@ -61,6 +61,7 @@ def config_of(family: str, size: Size) -> dict[str, Any]:
         config[other] = config[one]
     if family == "t5":
         config["d_kv"] = size.hidden_size // size.num_heads
+        config["decoder_start_token_id"] = 0
     return config
 
 
