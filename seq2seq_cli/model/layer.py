@@ -26,7 +26,9 @@ class FeedForward(nn.Module):
             self.gate = nn.Linear(config.hidden_size, config.feedforward_size, bias=bias)
         self.outer = nn.Linear(config.feedforward_size, config.hidden_size, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
-        self.dropout = nn.Dropout(config.activation_dropout)
+        # a family without one keeps none when a recipe asks for another rate of dropout
+        rate = config.activation_dropout
+        self.dropout: nn.Module = nn.Dropout(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from seq2seq_cli.model.attention import left_to_right, safe_mask
 from seq2seq_cli.model.cache import KVCache
@@ -33,12 +32,12 @@ def sight(
     prefix: int = 0,
     blanks: int = 0,
     window: int = 0,
-    training: bool = False,
+    dropout: nn.Module,
 ) -> Sight:
     """For new tokens ids [B, L] with their mask, behind those in the cache and ``blanks`` visible slots.
 
     ``prefix``: so many of the first places see each other both ways. ``window``: each place sees so many at
-    most, itself among them; 0 = all.
+    most, itself among them; 0 = all. ``dropout`` is what distances go through.
     """
     keys = _visible_keys(ids, mask, cache, blanks)
     length = ids.shape[1]
@@ -57,7 +56,7 @@ def sight(
             keys=total,
             causal=config.causal and not prefix,
             exact=None if keys is None else _exact(keys, length),
-            waves=lambda span: _waves(span, relative, config.hidden_size, training=training),
+            waves=lambda span: dropout(_waves(span, relative, config.hidden_size)),
             device=ids.device,
         )
         if window:
@@ -89,8 +88,8 @@ def _exact(keys: Tensor, length: int) -> Tensor | None:
     return places[:, -length:, None] - places[:, None, :]
 
 
-def _waves(distances: Tensor, relative: RelativePositions, size: int, *, training: bool) -> Tensor:
+def _waves(distances: Tensor, relative: RelativePositions, size: int) -> Tensor:
     """[R] -> [R, D]."""
     if relative.furthest:
         distances = distances.clamp(-relative.furthest, relative.furthest)
-    return F.dropout(sinusoids(distances, size), relative.dropout, training=training)
+    return sinusoids(distances, size)

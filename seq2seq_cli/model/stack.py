@@ -78,6 +78,7 @@ class Stack(nn.Module):
             self.relative_bias = BucketBias(relative, num_heads=config.num_heads, causal=config.causal)
         if relative is not None and relative.shared_biases:
             self._share_biases()
+        self.distance_dropout = nn.Dropout(0.0 if relative is None else relative.dropout)
         #: blank states before a sequence, and those that a cache keeps. A target is read and written as one
         #: whole behind its source, with nothing before it and nothing forgotten.
         self.memory = 0 if relative is None or config.cross_attention else relative.memory
@@ -86,7 +87,8 @@ class Stack(nn.Module):
         if config.final_norm is not None:
             if config.final_norm.norm:
                 self.final_norm = make_norm(config, eps=config.final_norm.eps)
-            self.final_dropout = nn.Dropout(config.final_norm.dropout)
+            if config.final_norm.dropout:
+                self.final_dropout = nn.Dropout(config.final_norm.dropout)
         self.head: Head | AdaptiveHead | None = None
         if config.head is not None and isinstance(self.embedding, AdaptiveEmbedding):
             self.head = AdaptiveHead(config, config.head, self.embedding)
@@ -107,7 +109,9 @@ class Stack(nn.Module):
     def embed(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
         """ids [B, L] -> [B, L, D]. Positions count visible tokens, so padding on either side changes
         nothing; ``seen`` [B, 1] (or one number) tokens came before, in a cache."""
-        x: Tensor = self.embedding(ids) * self.config.embedding.scale
+        x: Tensor = self.embedding(ids)
+        if self.config.embedding.scale != 1.0:
+            x = x * self.config.embedding.scale
         if self.token_type_embedding is not None:
             x = x + self.token_type_embedding.weight[0]
         if self.language_embedding is not None and self.config.embedding.language is not None:
@@ -163,7 +167,7 @@ class Stack(nn.Module):
             prefix=prefix,
             blanks=0 if blanks is None else self.memory,
             window=self.memory if relative is not None and relative.same_length else 0,
-            training=self.training,
+            dropout=self.distance_dropout,
         )
         attention_mask, distances = seen_sight.mask, seen_sight.distances
         if self.relative_bias is not None and distances is not None:

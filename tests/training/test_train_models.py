@@ -72,6 +72,14 @@ def test_a_combined_folder_is_taken_whole_with_what_was_fresh(folders: Path, rec
     assert not trained.fresh, "what was fine-tuned is fresh no more"
 
 
+def test_dropout_is_set_where_the_family_has_it(folders: Path, recipe: Make) -> None:
+    model = prepare(recipe("training.dropout=0.4", text=PAIR)).bundle.model
+    rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert set(rates.values()) == {0.4}
+    assert any(name.endswith("layers.0.dropout") for name in rates)
+    assert not any("feedforward" in name or "final" in name for name in rates), "neither BERT nor GPT-2"
+
+
 def test_random_sides_and_settings_reach_the_model(folders: Path, recipe: Make) -> None:
     made = prepare(recipe("model.random=decoder", "model.set={decoder_n_layer: 1}", text=PAIR))
     assert len(made.bundle.decoder.layers) == 1
