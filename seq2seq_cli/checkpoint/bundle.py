@@ -137,8 +137,8 @@ def _load_prefix(folder: Path, config: dict[str, Any], reference: str) -> Bundle
     bundle = _load_single(folder, config, reference, "decoder")
     assert isinstance(bundle.model, Stack)
     model = PrefixModel(bundle.model).eval()
-    generation = read_json(folder, "generation_config.json") or {}
-    model.special_ids = special_ids(config, generation, bundle.model.config.vocab_size, start_from_bos=True)
+    ids = bundle.model.special_ids
+    model.special_ids = replace(ids, start=ids.bos if ids.start is None else ids.start)
     model.generation = bundle.model.generation
     return replace(bundle, model=model, report=bundle.report.prefixed("stack"))
 

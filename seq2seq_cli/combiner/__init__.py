@@ -19,6 +19,7 @@ from seq2seq_cli.checkpoint.saving import id_settings
 from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, open_side, split_settings, with_settings
 from seq2seq_cli.combiner.tokens import special_ids
 from seq2seq_cli.errors import CheckpointError, UsageError
+from seq2seq_cli.families import Role
 from seq2seq_cli.model import PrefixModel, Share, SpecialIds, Stack
 from seq2seq_cli.model.resize import add_tokens
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -48,16 +49,8 @@ def combine(
     opened = [with_settings(half, extra) for half, extra in zip(opened, per_side[:2], strict=True)]
     stacks, reports = [], []
     for number, (half, role) in enumerate(zip(opened, ("encoder", "cross_decoder"), strict=True)):
-        stack, report = build_stack(
-            half.family,
-            stack_config(half.family, half.config, role, where=half.where),  # type: ignore[arg-type]
-            half.weights,
-            published=half.config,
-            where=half.where,
-            may_be_fresh=_may_be_fresh,
-            generator=torch.Generator().manual_seed(3 * seed + number),
-        )
-        _check_vocabulary(stack, half)
+        generator = torch.Generator().manual_seed(3 * seed + number)
+        stack, report = _build(half, role, generator)  # type: ignore[arg-type]
         stacks.append(stack)
         reports.append(report)
     _check_share(share, opened, stacks)
@@ -97,18 +90,10 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
     opened = open_side(side, "decoder")  # of a folder with two sides, the one with a head
     opened = with_settings(opened, {k: v for k, v in (settings or {}).items() if k not in RESERVED})
     generator = torch.Generator().manual_seed(3 * seed)
-    stack, report = build_stack(
-        opened.family,
-        stack_config(opened.family, opened.config, "decoder", where=opened.where),
-        opened.weights,
-        published=opened.config,
-        where=opened.where,
-        may_be_fresh=_may_be_fresh,
-        generator=generator,
-    )
-    _check_vocabulary(stack, opened)
+    stack, report = _build(opened, "decoder", generator)
     ids, opened, grown = special_ids(own, opened, stack, generator=generator)
     report += LoadReport(fresh={name + _NEW_ROWS: size for name, size in grown.items()})
+    report = report.prefixed("stack")
     model = PrefixModel(stack).eval()
     model.special_ids = ids
     ours = {
@@ -125,23 +110,34 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
         role="decoder",
         source_tokenizer=opened.tokenizer,
         target_tokenizer=opened.tokenizer,
-        report=report.prefixed("stack"),
+        report=report,
         reference=f"{opened.origin} (single stack)",
     )
 
 
-def _may_be_fresh(name: str) -> bool:
-    """What a pre-trained checkpoint need not bring: cross-attention, and a head if it is a bare encoder."""
-    return ".cross_attention." in name or ".cross_norm." in name or name.startswith("head.")
-
-
-def _check_vocabulary(stack: Stack, half: Opened) -> None:
+def _build(half: Opened, role: Role, generator: torch.Generator) -> tuple[Stack, LoadReport]:
+    """A side as a stack that its tokenizer fits."""
+    stack, report = build_stack(
+        half.family,
+        stack_config(half.family, half.config, role, where=half.where),
+        half.weights,
+        published=half.config,
+        where=half.where,
+        may_be_fresh=_may_be_fresh,
+        generator=generator,
+    )
     if half.tokenizer is not None and half.tokenizer.vocab_size > stack.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {half.tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
             where=half.where,
             remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
         )
+    return stack, report
+
+
+def _may_be_fresh(name: str) -> bool:
+    """What a pre-trained checkpoint need not bring: cross-attention, and a head if it is a bare encoder."""
+    return ".cross_attention." in name or ".cross_norm." in name or name.startswith("head.")
 
 
 def _check_share(share: Share, opened: Sequence[Opened], stacks: Sequence[Stack]) -> None:

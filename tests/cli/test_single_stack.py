@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import seq2seq_cli
 from seq2seq_cli.errors import UsageError
@@ -21,8 +23,8 @@ model:
              max_position_embeddings: 32, hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}
     tokenizer: {train: wordpiece, vocab_size: 60}
 data: {train: train.jsonl, validation: dev.jsonl, max_target_length: 12}
-training: {objective: prefix_lm, max_steps: 150, per_device_train_batch_size: 16, learning_rate: 5e-3,
-           save_steps: 75, eval_steps: 75, eval_samples: 2, lr_scheduler_type: constant}
+training: {objective: prefix_lm, max_steps: 75, per_device_train_batch_size: 16, learning_rate: 5e-3,
+           save_steps: 25, eval_steps: 25, eval_samples: 2, lr_scheduler_type: constant}
 output: runs/tiny
 """
 
@@ -31,8 +33,12 @@ def test_a_single_stack_learns_and_writes(s2s: Run, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     helpers.write_data(tmp_path, rows=200)
     (tmp_path / "r.yaml").write_text(RECIPE)
-    stopped = s2s("finetune", "r.yaml", "--set", "training.max_steps=75")
-    assert stopped.returncode == 0, stopped.stderr
+    whole = s2s("finetune", "r.yaml")
+    assert whole.returncode == 0, whole.stderr
+    rest = s2s("finetune", "r.yaml", "-o", "rest", "--resume", "runs/tiny/checkpoint-50")
+    assert rest.returncode == 0, rest.stderr
+    one, other = (load_file(tmp_path / f / "model.safetensors") for f in ("runs/tiny", "rest"))
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
     config = json.loads((tmp_path / "runs/tiny/config.json").read_text())
     assert config["model_type"] == "bert"
     assert config["s2s"]["single_stack"] is True
@@ -47,10 +53,22 @@ def test_a_single_stack_learns_and_writes(s2s: Run, tmp_path: Path, monkeypatch:
     assert again.returncode == 0, again.stderr
     # a folder of that kind is trained on as it is, under either objective
     more = RECIPE.replace("family: bert", "checkpoint: again").split("    config:")[0]
-    rest = RECIPE[RECIPE.index("data:") :].replace("max_steps: 150", "max_steps: 2").replace("tiny", "more")
+    rest = RECIPE[RECIPE.index("data:") :].replace("max_steps: 75", "max_steps: 2").replace("tiny", "more")
     (tmp_path / "more.yaml").write_text(more + rest)
     assert s2s("finetune", "more.yaml").returncode == 0
     assert s2s("finetune", "more.yaml", "--set", "training.objective=seq2seq", "-o", "o").returncode == 0
+
+
+def test_what_is_fresh_is_known_after_saving(s2s: Run, tmp_path: Path) -> None:
+    """A bare encoder brings no head; a recipe may give what is fresh a rate of its own."""
+    done = s2s("combine", "minilm", "--single-stack", "-o", str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    pair = seq2seq_cli.load(tmp_path / "one")
+    fresh = set(pair.config["s2s"]["fresh"])
+    assert fresh
+    assert fresh == {name for name, _ in pair.model.named_parameters() if ".head." in name} - {
+        "stack.head.weight"  # the embedding itself
+    }
 
 
 def test_a_prefix_model_has_one_side(s2s: Run, tmp_path: Path) -> None:
