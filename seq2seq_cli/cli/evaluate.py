@@ -80,21 +80,9 @@ def evaluate(
         "reference_separator": reference_separator,
     }
     if predictions is not None:
-        flags = {
-            "model": model,
-            "data": data,
-            "output": output,
-            "overwrite": overwrite,
-            **fields,
-            **generation,
-        }
-        flags = {"--" + name.replace("_", "-"): value for name, value in flags.items()}
-        _refuse_beside_predictions({"RECIPE": recipe, **flags})
-        from seq2seq_cli.evaluation.predictions import read_predictions
-        from seq2seq_cli.evaluation.run import scores
-
-        rows = read_predictions(predictions)[:limit]
-        print(json.dumps({**scores(rows, names, english=english), "rows": len(rows)}, indent=2))
+        flags = {"model": model, "data": data, "output": output, "overwrite": overwrite}
+        _refuse_beside_predictions(recipe, {**flags, **fields, **generation})
+        _score_file(predictions, names, limit=limit, english=english)
         return
     given_rows = _rows(_recipe(recipe), data, fields)[:limit]
     with ExitStack() as stack:
@@ -116,8 +104,18 @@ def evaluate(
     print(json.dumps({**result, "rows": len(given_rows)}, indent=indent))
 
 
-def _refuse_beside_predictions(given: dict[str, Any]) -> None:
+def _score_file(path: Path, names: list[str], *, limit: int | None, english: bool) -> None:
+    """Print the scores of predictions that exist."""
+    from seq2seq_cli.evaluation.predictions import read_predictions
+    from seq2seq_cli.evaluation.run import scores
+
+    rows = read_predictions(path)[:limit]
+    print(json.dumps({**scores(rows, names, english=english), "rows": len(rows)}, indent=2))
+
+
+def _refuse_beside_predictions(recipe: Path | None, options: dict[str, Any]) -> None:
     """A file that exists is scored as it is: nothing is read, generated or written."""
+    given = {"RECIPE": recipe, **{"--" + name.replace("_", "-"): v for name, v in options.items()}}
     named = [name for name, value in given.items() if value not in (None, False)]
     if named:
         raise UsageError(

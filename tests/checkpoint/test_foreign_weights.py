@@ -467,6 +467,7 @@ def test_m3_too_many_shards_and_too_many_faults(folder: Path, loader: Loader) ->
 
 def test_m3_a_snapshot_of_the_hubs_cache_loads(folder: Path, tmp_path: Path) -> None:
     shard(folder, {})
+    before = {name: t.clone() for name, t in seq2seq_cli.load(folder).model.state_dict().items()}
     repository = tmp_path / "models--org--name"
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
@@ -474,7 +475,8 @@ def test_m3_a_snapshot_of_the_hubs_cache_loads(folder: Path, tmp_path: Path) -> 
     for number, file in enumerate(folder.iterdir()):
         file.rename(repository / "blobs" / f"b{number}")
         (snapshot / file.name).symlink_to(f"../../blobs/b{number}")
-    seq2seq_cli.load(snapshot)
+    found = seq2seq_cli.load(snapshot).model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in before.items())
 
 
 # --- M7: numbers and names ------------------------------------------------------------------------------
