@@ -118,7 +118,7 @@ def s2s_family(folder: Path, mode: str, size: Size) -> Callable[[], Any]:
     role: Any = None if family in WHOLE else role_of(family, task)
     model = load_bundle(str(folder), role=role).model
     for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

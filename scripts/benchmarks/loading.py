@@ -92,8 +92,9 @@ def write_stack(folder: Path, size: Size) -> None:
 def s2s_load(folder: Path, mode: str, size: Size) -> Callable[[], Any]:
     """Load with s2s."""
     import seq2seq_cli
+    import seq2seq_cli.text.published  # imports are not part of it; this one waits for a tokenizer
 
-    load = seq2seq_cli.load  # the import is not part of it
+    load = seq2seq_cli.load
     role: Any = "encoder" if mode.startswith("stack") else None
     return _load(lambda: load(folder, role=role).model, mode)
 

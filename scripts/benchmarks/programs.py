@@ -67,7 +67,7 @@ def s2s_train(folder: Path, mode: str, size: Size) -> Job:
 
     model = seq2seq_cli.load(folder).model
     for parameter in model.parameters():  # as the training room does: memory of its own, not the file's
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     training = TrainingSection(learning_rate=_RATE)
     module = TrainingModule(model)
     optimizer = make_optimizer(split_parts(model, training), training)

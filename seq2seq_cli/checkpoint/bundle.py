@@ -28,7 +28,6 @@ from seq2seq_cli.families import Role, family_of
 from seq2seq_cli.families.family import Whole
 from seq2seq_cli.model import (
     EncoderDecoder,
-    EncoderDecoderConfig,
     PrefixModel,
     Seq2Seq,
     Share,
@@ -241,10 +240,8 @@ def join(
     """Two stacks as one model; ``projection`` is what a file has of the map between their widths, None =
     fresh. CheckpointError when it does not fit, when the file holds ``unknown`` names as well, and when the
     sides cannot share."""
-    config = EncoderDecoderConfig(encoder=encoder.config, decoder=decoder.config, share=share)
     with torch.device("meta"):
-        model = EncoderDecoder(config)
-    model.encoder, model.decoder = encoder, decoder
+        model = EncoderDecoder(encoder, decoder, share=share)
     wanted = dict(model.projection.named_parameters()) if model.projection is not None else {}
     given = {name: tensor for name, tensor in (projection or {}).items() if name in wanted}
     if projection is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -151,13 +152,18 @@ def _numbers(
     found: Mapping[str, Tensor],
     translate: Callable[[Mapping[str, Tensor]], Translated],
 ) -> dict[str, Tensor]:
-    """The tensors whose outlines are ``found``: those that only have another name with us from the mapped
-    file, the others (transposed, fused) made anew from what is read for them."""
+    """The tensors whose outlines are ``found``: from the mapped file those that only have another name or
+    another order of axes with us, the others (taken apart) made anew from what is read for them."""
     theirs = {id(tensor): name for name, tensor in outlines.items()}
     renamed = {name: theirs[id(tensor)] for name, tensor in found.items() if id(tensor) in theirs}
+    turned = {
+        theirs[id(whole)]
+        for tensor in found.values()
+        if id(whole := tensor._base) in theirs and whole is not None and whole.numel() == tensor.numel()
+    }
     numbers: dict[str, Tensor] = {}
     if len(renamed) < len(found):
-        made = translate(stored.glimpses(but=set(renamed.values()))).weights
+        made = translate(stored.glimpses(but=set(renamed.values()), keep=turned)).weights
         numbers = {name: made[name] for name in found if name not in renamed}
     return numbers | {name: stored.borrow(published).float() for name, published in renamed.items()}
 
@@ -211,7 +217,11 @@ def check_tensors(
 
 def _check_finite(found: Mapping[str, Tensor], *, where: str) -> None:
     """Refuse parameters that hold NaN or infinity, by name."""
-    broken = [name for name, tensor in found.items() if not _is_finite(tensor.float())]
+    # Tensor by tensor in threads of our own: those of a matrix library wait for each other at every tensor,
+    # on a busy machine longer than they work.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        finite = pool.map(_is_finite, (tensor.float() for tensor in found.values()))
+        broken = [name for name, good in zip(found, finite, strict=True) if not good]
     if broken:
         raise CheckpointError(
             f"{len(broken)} parameters hold NaN or infinity: {_listed(broken)}", where=where
@@ -219,8 +229,7 @@ def _check_finite(found: Mapping[str, Tensor], *, where: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """True for float32 without NaN or infinity. A sum tells mostly, and takes one pass in one thread: on a
-    busy machine the threads of a parallel one wait for each other longer than they work."""
+    """True for float32 without NaN or infinity. A sum tells mostly, in one pass."""
     values = tensor.detach().numpy()
     with numpy.errstate(all="ignore"):
         return bool(numpy.isfinite(values.sum())) or bool(numpy.isfinite(values).all())

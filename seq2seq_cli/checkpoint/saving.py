@@ -121,7 +121,9 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
     size, seen = 0, set()
     for name, tensor in weights.items():
         # the format refuses two names for one memory: shared parameters are written out twice
-        tensor = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        if tensor.data_ptr() in seen:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        tensor = tensor.contiguous()
         seen.add(tensor.data_ptr())
         if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
             shards.append({})

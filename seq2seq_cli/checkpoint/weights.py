@@ -154,12 +154,15 @@ class Weights(Mapping[str, "Tensor"]):
             return _read(name, stored.file.path, stored.glimpse if self._fleeting else stored.read)
         return stored if self._fleeting else stored.clone()
 
-    def glimpses(self, but: Collection[str]) -> Weights:
-        """The same for making other tensors of these, with the tensors in ``but`` on the meta device.
+    def glimpses(self, *, but: Collection[str], keep: Collection[str]) -> Weights:
+        """The same for making other tensors of these: those in ``but`` on the meta device, those in ``keep``
+        borrowed, as float32, to become views.
 
-        What is got from it lets its pages go as soon as it goes itself.
+        What is got of the others lets its pages go as soon as it goes itself.
         """
-        chosen = {n: self.outline(n) if n in but else stored for n, stored in self._stored.items()}
+        chosen: dict[str, StoredTensor | Tensor] = dict(self._stored)
+        chosen |= {name: self.outline(name) for name in but}
+        chosen |= {name: self.borrow(name).float() for name in keep}
         return Weights(chosen, fleeting=True)
 
     def renamed(self, names: Mapping[str, str]) -> Weights:

@@ -1,7 +1,7 @@
 """What GPT and GPT-2 files have in common: names, and matrices stored [in, out] with some side by side.
 
-``unpack`` turns them into separate [out, in] matrices and ``pack`` undoes that. The cross-attention names
-are those of transformers' GPT-2.
+``unpack`` turns them into separate [out, in] matrices, views where that will do, and ``pack`` undoes that.
+The cross-attention names are those of transformers' GPT-2.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ def unpack(weights: Weights, config: Config) -> Weights:
         layer, module, _, leaf = match.groups()
         if tensor.ndim != (2 if leaf == "weight" else 1):
             raise CheckpointError(f"{name} has the wrong shape {tuple(tensor.shape)}")
-        rows = (tensor.t() if leaf == "weight" else tensor).contiguous()
         if module not in _FUSED:
-            unpacked[name] = rows
+            unpacked[name] = tensor.t() if leaf == "weight" else tensor
             continue
         parts = _FUSED[module]
-        # unequal pieces of a damaged matrix are named when shapes are compared with the config
-        for part, piece in zip(parts, rows.tensor_split(len(parts)), strict=True):
-            unpacked[f"{layer}.{module}.{part}.{leaf}"] = piece
+        # Unequal pieces of a damaged matrix are named when shapes are compared with the config. Each gets
+        # memory of its own: torch's fused optimizers write past a matrix whose columns lie apart.
+        for part, piece in zip(parts, tensor.tensor_split(len(parts), dim=-1), strict=True):
+            own = piece.contiguous()
+            unpacked[f"{layer}.{module}.{part}.{leaf}"] = own.t() if leaf == "weight" else own
     return unpacked
 
 

@@ -106,7 +106,7 @@ def _unpack(weights: Weights, config: Config) -> Weights:
             if tensor.ndim != 3:
                 raise CheckpointError(f"{name} has the wrong shape {tuple(tensor.shape)}")
             tensor = tensor.flatten(1)
-            tensor = tensor if name.endswith(".o") else tensor.t().contiguous()
+            tensor = tensor if name.endswith(".o") else tensor.t()
         unpacked[name] = tensor
     return unpacked
 

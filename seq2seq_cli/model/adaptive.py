@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seq2seq_cli.model.config import AdaptiveConfig, HeadConfig, StackConfig
 from seq2seq_cli.model.head import LabelPart
+from seq2seq_cli.model.linear import Linear
 
 
 def _bounds(adaptive: AdaptiveConfig, vocab_size: int) -> tuple[tuple[int, int], ...]:
@@ -40,7 +41,7 @@ class AdaptiveEmbedding(nn.Module):
             for (start, end), size in zip(self.bounds, sizes, strict=True)
         )
         maps = sizes if adaptive.divisor > 1 or width != hidden else []
-        self.projections = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in maps)
+        self.projections = nn.ModuleList(Linear(size, hidden, bias=False) for size in maps)
         self.hidden_size = hidden
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class AdaptiveHead(nn.Module):
         assert config.embedding.adaptive is not None
         self.bounds = _bounds(config.embedding.adaptive, config.vocab_size)
         tables = [table for table in embedding.tables if isinstance(table, nn.Embedding)]
-        self.outputs = nn.ModuleList(nn.Linear(t.embedding_dim, t.num_embeddings) for t in tables)
+        self.outputs = nn.ModuleList(Linear(t.embedding_dim, t.num_embeddings) for t in tables)
         if head.tied:
             for output, table in zip(self.outputs, tables, strict=True):
                 output.weight = table.weight
@@ -82,14 +83,14 @@ class AdaptiveHead(nn.Module):
         if len(embedding.projections):
             for number in range(len(self.bounds)):
                 theirs = embedding.projections[min(number, len(embedding.projections) - 1)]
-                assert isinstance(theirs, nn.Linear)
-                projection = nn.Linear(theirs.in_features, theirs.out_features, bias=False)
+                assert isinstance(theirs, Linear)
+                projection = Linear(theirs.in_features, theirs.out_features, bias=False)
                 if head.tied_projections[number]:
                     projection.weight = theirs.weight
                 self.projections.append(projection)
-        self.clusters: nn.Linear | None = None
+        self.clusters: Linear | None = None
         if len(self.bounds) > 1:
-            self.clusters = nn.Linear(tables[0].embedding_dim, len(self.bounds) - 1)
+            self.clusters = Linear(tables[0].embedding_dim, len(self.bounds) - 1)
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.relative import Relative
 
 
@@ -48,10 +49,10 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         inner = num_heads * head_size
-        self.query = nn.Linear(hidden_size, inner, bias=bias)
-        self.key = nn.Linear(key_value_size or hidden_size, inner, bias=bias)
-        self.value = nn.Linear(key_value_size or hidden_size, inner, bias=bias)
-        self.output = nn.Linear(inner, hidden_size, bias=bias)
+        self.query = Linear(hidden_size, inner, bias=bias)
+        self.key = Linear(key_value_size or hidden_size, inner, bias=bias)
+        self.value = Linear(key_value_size or hidden_size, inner, bias=bias)
+        self.output = Linear(inner, hidden_size, bias=bias)
         self.relative = relative
         self.num_heads = num_heads
         self.head_size = head_size

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seq2seq_cli.model.config import EncoderDecoderConfig, SpecialIds
+from seq2seq_cli.model.config import EncoderDecoderConfig, Share, SpecialIds
+from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.stack import Encoded, Stack
 
 
@@ -16,17 +17,19 @@ class EncoderDecoder(nn.Module):
     cross-attention was not built for the encoder's width.
     """
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
+    def __init__(self, encoder: Stack, decoder: Stack, *, share: Share = "none") -> None:
+        """``share`` says what ``tie`` will make one."""
         super().__init__()
-        self.config = config
+        self.config = EncoderDecoderConfig(encoder=encoder.config, decoder=decoder.config, share=share)
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
-        self.encoder = Stack(config.encoder)
-        self.decoder = Stack(config.decoder)
-        self.projection: nn.Linear | None = None
-        wanted = config.decoder.cross_attention_size or config.decoder.hidden_size
-        if config.encoder.hidden_size != wanted:
-            self.projection = nn.Linear(config.encoder.hidden_size, wanted)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.projection: Linear | None = None
+        width = encoder.config.hidden_size
+        wanted = decoder.config.cross_attention_size or decoder.config.hidden_size
+        if width != wanted:
+            self.projection = Linear(width, wanted)
 
     @property
     def longest_source(self) -> int:

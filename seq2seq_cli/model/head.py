@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from seq2seq_cli.model.activation import ACTIVATIONS
 from seq2seq_cli.model.config import HeadConfig, StackConfig
 from seq2seq_cli.model.layer import make_norm
+from seq2seq_cli.model.linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,10 @@ class Head(nn.Module):
     def __init__(self, config: StackConfig, head: HeadConfig, embedding: nn.Embedding) -> None:
         super().__init__()
         size = embedding.embedding_dim
-        self.dense: nn.Linear | None = None
+        self.dense: Linear | None = None
         self.norm: nn.Module | None = None
         if head.transform:
-            self.dense = nn.Linear(config.hidden_size, size)
+            self.dense = Linear(config.hidden_size, size)
             self.norm = make_norm(config, size)
         self.activation = ACTIVATIONS[head.activation]
         self.scale = head.scale

@@ -11,6 +11,7 @@ from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import StackConfig
 from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.relative import Relative, make_relative
 
 
@@ -20,11 +21,11 @@ class FeedForward(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         bias = config.feedforward_bias
-        self.inner = nn.Linear(config.hidden_size, config.feedforward_size, bias=bias)
-        self.gate: nn.Linear | None = None
+        self.inner = Linear(config.hidden_size, config.feedforward_size, bias=bias)
+        self.gate: Linear | None = None
         if config.gated:
-            self.gate = nn.Linear(config.hidden_size, config.feedforward_size, bias=bias)
-        self.outer = nn.Linear(config.feedforward_size, config.hidden_size, bias=bias)
+            self.gate = Linear(config.hidden_size, config.feedforward_size, bias=bias)
+        self.outer = Linear(config.feedforward_size, config.hidden_size, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
         # a family without one keeps none when a recipe asks for another rate of dropout
         rate = config.activation_dropout

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import RelativePositions, StackConfig
 from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.linear import Linear
 
 
 class BucketBias(nn.Module):
@@ -83,7 +84,7 @@ class DistanceWaves(nn.Module):
     def __init__(self, stack: StackConfig, config: RelativePositions, *, scale: float) -> None:
         super().__init__()
         heads, size = stack.num_heads, stack.head_size
-        self.position = nn.Linear(stack.hidden_size, heads * size, bias=False)
+        self.position = Linear(stack.hidden_size, heads * size, bias=False)
         self.content_bias = nn.Parameter(torch.empty(heads, size))
         self.position_bias = nn.Parameter(torch.empty(heads, size))
         self.segment_bias: nn.Parameter | None = None

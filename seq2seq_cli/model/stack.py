@@ -15,6 +15,7 @@ from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import SpecialIds, StackConfig
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import Layer, make_norm
+from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
 from seq2seq_cli.model.relative import BucketBias, DistanceWaves
 from seq2seq_cli.model.sight import sight
@@ -66,9 +67,9 @@ class Stack(nn.Module):
             self.language_embedding = _table(embedding.languages, width)
             self.language_embedding.requires_grad_(embedding.language is not None)
         self.embedding_norm = make_norm(config, width) if embedding.norm else None
-        self.embedding_projection: nn.Linear | None = None
+        self.embedding_projection: Linear | None = None
         if embedding.size is not None and embedding.adaptive is None:
-            self.embedding_projection = nn.Linear(width, config.hidden_size)
+            self.embedding_projection = Linear(width, config.hidden_size)
         self.embedding_dropout = nn.Dropout(embedding.dropout)
         self.order = config.layer_order or tuple(range(config.num_layers))
         self.layers = nn.ModuleList(Layer(config, depth) for depth in range(max(self.order) + 1))

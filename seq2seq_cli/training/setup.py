@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     # Weights that are views of a mapped file lie at odd addresses, where the matrix library may round
     # otherwise; memory of our own makes a resumed run equal to one that was never interrupted.
     for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     _set_dropout(model, training.dropout)
     make = partial(_dataset, recipe, bundle)
     train = make(rows)

@@ -514,3 +514,13 @@ def test_m7_damage_is_named_and_counted_in_every_family(family: str, tmp_path: P
     assert "shape" in refusal(short)
     save_file(whole, path)
     assert seq2seq_cli.load(tmp_path, role=role).report.loaded == report.loaded
+
+
+def test_matrices_stored_turned_round_are_views_and_fused_ones_are_taken_apart(tmp_path: Path) -> None:
+    """What a fused optimizer may write to has its numbers side by side; nothing else was copied."""
+    tiny.save_language_model("gpt2", tmp_path)
+    attention = seq2seq_cli.load(tmp_path, role="decoder").model.layers[0].self_attention
+    assert attention.output.weight.stride()[0] == 1
+    for part in (attention.query, attention.key, attention.value):
+        assert sorted(part.weight.stride()) == [1, part.weight.shape[0]]
+        assert part.weight.untyped_storage().nbytes() == part.weight.nbytes

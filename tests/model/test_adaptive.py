@@ -13,7 +13,6 @@ from seq2seq_cli.model import (
     AdaptiveConfig,
     EmbeddingConfig,
     EncoderDecoder,
-    EncoderDecoderConfig,
     HeadConfig,
     Stack,
     StackConfig,
@@ -127,7 +126,7 @@ def test_tables_and_maps_are_tied_as_said() -> None:
 def test_two_sides_share_all_clusters(share: str) -> None:
     decoder = config("tables", cross_attention=True)
     encoder = replace(config("tables"), head=None)
-    pair = EncoderDecoder(EncoderDecoderConfig(encoder=encoder, decoder=decoder, share=share))  # type: ignore[arg-type]
+    pair = EncoderDecoder(Stack(encoder), Stack(decoder), share=share)  # type: ignore[arg-type]
     pair.tie()
     shared = dict(pair.decoder.embedding.named_parameters())
     assert len(shared) == 6
@@ -140,7 +139,7 @@ def test_two_sides_share_all_clusters(share: str) -> None:
 def test_clusters_are_not_shared_with_one_table() -> None:
     plain = replace(config("tables"), head=None, embedding=EmbeddingConfig(positions="none"))
     other = config("tables", cross_attention=True)
-    pair = EncoderDecoder(EncoderDecoderConfig(encoder=plain, decoder=other, share="embeddings"))
+    pair = EncoderDecoder(Stack(plain), Stack(other), share="embeddings")
     with pytest.raises(KeyError):
         pair.tie()
 

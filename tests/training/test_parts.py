@@ -11,9 +11,9 @@ import torch
 from seq2seq_cli.model import (
     EmbeddingConfig,
     EncoderDecoder,
-    EncoderDecoderConfig,
     FinalNormConfig,
     HeadConfig,
+    Stack,
     StackConfig,
 )
 from seq2seq_cli.model.stack import initialise
@@ -46,7 +46,7 @@ def model(*, encoder_size: int = 16, share: str = "none") -> EncoderDecoder:
         final_norm=FinalNormConfig() if share != "all" else None,
         embedding=EmbeddingConfig(norm=share == "all"),
     )
-    made = EncoderDecoder(EncoderDecoderConfig(encoder=encoder, decoder=decoder, share=share))
+    made = EncoderDecoder(Stack(encoder), Stack(decoder), share=share)
     initialise(made, config=decoder, generator=torch.Generator().manual_seed(0))
     made.tie()
     return made
