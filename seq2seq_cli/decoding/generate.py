@@ -16,10 +16,7 @@ from seq2seq_cli.decoding.sampling import Sampler
 from seq2seq_cli.decoding.single import Choose, follow
 from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, left_padded
 from seq2seq_cli.errors import CheckpointError, UsageError
-from seq2seq_cli.model import Encoded, EncoderDecoder, Seq2Seq, Stack
-
-#: groups of like length that the sources of a batch are encoded in
-_GROUPS = 4
+from seq2seq_cli.model import Seq2Seq, Stack
 
 
 def generate_ids(
@@ -72,7 +69,7 @@ def _run(
                 "the checkpoint has no decoder_start_token_id",
                 remedy="give decoder_start_token_id, or write it into its generation_config.json",
             )
-        encoded = encode_by_length(model, ids, mask)
+        encoded = model.encode(ids, mask)
         prompt = ids.new_full((ids.shape[0], 1), decoding.start)
         visible, decoder = None, model.decoder
     else:
@@ -118,26 +115,6 @@ def _run(
     )
     groups = [flat[i : i + copies] for i in range(0, len(flat), copies)]
     return [sorted(group, key=lambda h: -h.score) for group in groups]
-
-
-def encode_by_length(model: Seq2Seq, ids: Tensor, mask: Tensor | None) -> Encoded:
-    """The encoder's states of sources [B, S], worked out in groups of like length and padded on the right:
-    a batch with one long source does not pay for the padding of all the others."""
-    if mask is None or ids.shape[0] < 2 * _GROUPS or not isinstance(model, EncoderDecoder):
-        return model.encode(ids, mask)
-    # visible tokens first, in their order: padding may stand on either side
-    ids = ids.gather(1, (mask == 0).long().sort(dim=1, stable=True).indices)
-    lengths = mask.bool().sum(1)
-    visible = torch.arange(int(lengths.max()), device=ids.device) < lengths[:, None]
-    states: Tensor | None = None
-    for rows in lengths.argsort(descending=True).tensor_split(_GROUPS):
-        width = max(1, int(lengths[rows].max()))
-        part = model.encode(ids[rows, :width], visible[rows, :width]).states
-        if states is None:
-            states = part.new_zeros(ids.shape[0], visible.shape[1], part.shape[2])
-        states[rows, :width] = part
-    assert states is not None
-    return Encoded(states=states, mask=visible)
 
 
 def _limits(

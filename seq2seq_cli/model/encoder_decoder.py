@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq_cli.model.config import EncoderDecoderConfig, Share, SpecialIds
+from seq2seq_cli.model.lengths import by_length, pays
 from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.stack import Encoded, Stack
 
@@ -42,13 +43,20 @@ class EncoderDecoder(nn.Module):
         return self.decoder.config.max_positions
 
     def encode(self, source_ids: Tensor, source_mask: Tensor | None = None) -> Encoded:
-        """Source ids [B, S] and mask [B, S] -> what the decoder attends to, at the decoder's width."""
+        """Source ids [B, S] and mask [B, S] -> what the decoder attends to, at the decoder's width.
+
+        Padding may have moved to the right, and become less.
+        """
         if source_mask is None:
             source_mask = torch.ones_like(source_ids, dtype=torch.bool)
+        if self.training or not pays(source_ids, source_mask):
+            return Encoded(states=self._source_states(source_ids, source_mask), mask=source_mask.bool())
+        compact = by_length(self._source_states, source_ids, source_mask)
+        return Encoded(states=compact.states, mask=compact.mask)
+
+    def _source_states(self, source_ids: Tensor, source_mask: Tensor) -> Tensor:
         states = self.encoder.states(source_ids, source_mask)
-        if self.projection is not None:
-            states = self.projection(states)
-        return Encoded(states=states, mask=source_mask.bool())
+        return states if self.projection is None else self.projection(states)
 
     def target_states(
         self,

@@ -15,6 +15,7 @@ from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import SpecialIds, StackConfig
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import Layer, make_norm
+from seq2seq_cli.model.lengths import by_length, pays
 from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
 from seq2seq_cli.model.relative import BucketBias, DistanceWaves
@@ -211,6 +212,9 @@ class Stack(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """Logits [B, L, V] when the stack has a head, else hidden states [B, L, D]."""
+        plain = self.head is None and encoded is None and cache is None and not self.training
+        if plain and mask is not None and pays(ids, mask):
+            return by_length(self.states, ids, mask).put_back()
         states = self.states(ids, mask, encoded=encoded, cache=cache)
         return states if self.head is None else self.logits(states)
 
