@@ -125,6 +125,17 @@ class StackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenPlace:
+    """How a stack that was trained to fill gaps writes: behind the sequence, which is read both ways, stands
+    one place more, and its state foretells the token that comes there."""
+
+    #: what stands there; None = the vector of a hidden token, which sees the sequence and not itself, and
+    #: which the sequence does not see
+    token: int | None = None
+    language: int | None = None  #: the row of the language table that is added to every place
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpecialIds:
     """The ids that training and decoding both use; one truth for both.
 

@@ -23,6 +23,7 @@ class PrefixModel(nn.Module):
             raise TypeError("a prefix model needs a causal stack with a head")
         self.stack = stack
         stack.memory = 0  # source and target are one whole, behind nothing
+        stack.open_place = None  # and the target is written from left to right
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
 

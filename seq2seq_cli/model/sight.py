@@ -30,13 +30,15 @@ def sight(
     cache: KVCache | None,
     *,
     prefix: int = 0,
+    hidden: int = 0,
     blanks: int = 0,
     window: int = 0,
     dropout: nn.Module,
 ) -> Sight:
     """For new tokens ids [B, L] with their mask, behind those in the cache and ``blanks`` visible slots.
 
-    ``prefix``: so many of the first places see each other both ways. ``window``: each place sees so many at
+    ``prefix``: so many of the first places see each other both ways. ``hidden``: so many of the last ones
+    are seen by none, not by themselves either. ``window``: each place sees so many at
     most, itself among them; 0 = all. ``dropout`` is what distances go through.
     """
     keys = _visible_keys(ids, mask, cache, blanks)
@@ -49,6 +51,9 @@ def sight(
         if prefix:
             causal = causal | (torch.arange(total, device=ids.device) < blanks + prefix)
         visible = causal if visible is None else visible & causal
+    if hidden:
+        shown = torch.arange(total, device=ids.device) < total - hidden
+        visible = shown.expand(length, -1) if visible is None else visible & shown
     relative, distances = config.relative, None
     if relative is not None:
         distances = Distances(

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seq2seq_cli.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from seq2seq_cli.model.attention import hidden_from, source_mask
 from seq2seq_cli.model.cache import KVCache
-from seq2seq_cli.model.config import SpecialIds, StackConfig
+from seq2seq_cli.model.config import OpenPlace, SpecialIds, StackConfig
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import Layer, make_norm
 from seq2seq_cli.model.lengths import by_length, pays
@@ -48,6 +49,8 @@ class Stack(nn.Module):
         self.config = config
         self.special_ids = SpecialIds()
         self.generation: dict[str, object] = {}
+        #: where it writes, when it was trained to fill gaps; None = each place foretells the next one
+        self.open_place: OpenPlace | None = None
         embedding = config.embedding
         width = embedding.size or config.hidden_size
         self.embedding: nn.Embedding | AdaptiveEmbedding
@@ -108,16 +111,23 @@ class Stack(nn.Module):
         most = min(capacity, self.config.max_positions)
         return KVCache(num_layers=self.config.num_layers, capacity=most, memory=self.memory)
 
-    def embed(self, ids: Tensor, mask: Tensor | None, seen: Tensor | int) -> Tensor:
+    def embed(
+        self, ids: Tensor, mask: Tensor | None, seen: Tensor | int, *, place: OpenPlace | None = None
+    ) -> Tensor:
         """ids [B, L] -> [B, L, D]. Positions count visible tokens, so padding on either side changes
-        nothing; ``seen`` [B, 1] (or one number) tokens came before, in a cache."""
+        nothing; ``seen`` [B, 1] (or one number) tokens came before, in a cache. ``place``: what the last
+        one is."""
         x: Tensor = self.embedding(ids)
+        if place is not None and place.token is None:
+            assert self.mask_embedding is not None
+            x = torch.cat([x[:, :-1], self.mask_embedding.expand(x.shape[0], -1, -1)], dim=1)
         if self.config.embedding.scale != 1.0:
             x = x * self.config.embedding.scale
         if self.token_type_embedding is not None:
             x = x + self.token_type_embedding.weight[0]
-        if self.language_embedding is not None and self.config.embedding.language is not None:
-            x = x + self.language_embedding.weight[self.config.embedding.language]
+        language = self.config.embedding.language if place is None else place.language
+        if self.language_embedding is not None and language is not None:
+            x = x + self.language_embedding.weight[language]
         if self.config.embedding.positions != "none":
             x = x + self._positions(ids, mask, seen)
         if self.embedding_norm is not None:
@@ -144,12 +154,14 @@ class Stack(nn.Module):
         encoded: Encoded | None = None,
         cache: KVCache | None = None,
         prefix: int = 0,
+        place: OpenPlace | None = None,
     ) -> Tensor:
         """Last hidden states [B, L, D] of ids [B, L].
 
         mask: [B, L], true or 1 = visible; None = all visible. ``encoded``: the source to attend to.
         ``cache``: earlier tokens of the same rows; it takes in these ones as well. ``prefix``: so many of a
         row's first places see each other both ways, whatever the stack is (Dong et al. 2019, 2.3).
+        ``place``: what the last place of every row is.
         """
         if mask is not None:
             mask = None if bool(mask.all()) else mask.bool()
@@ -157,7 +169,7 @@ class Stack(nn.Module):
         seen: Tensor | int = past
         if cache is not None and cache.mask is not None:
             seen = cache.mask.sum(1, keepdim=True)
-        x = self.embed(ids, mask, seen)
+        x = self.embed(ids, mask, seen, place=place)
         starts = cache is None or not cache.slots
         blanks = x.new_zeros(1, self.memory, x.shape[2]) if self.memory and starts else None
         relative = self.config.relative
@@ -167,6 +179,7 @@ class Stack(nn.Module):
             mask,
             cache,
             prefix=prefix,
+            hidden=1 if place is not None and place.token is None else 0,
             blanks=0 if blanks is None else self.memory,
             window=self.memory if relative is not None and relative.same_length else 0,
             dropout=self.distance_dropout,
@@ -195,6 +208,15 @@ class Stack(nn.Module):
             x = self.final_norm(x)
         dropped: Tensor = self.final_dropout(x)
         return dropped
+
+    def open_states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """States [B, D] of the open place behind ids [B, L], padded on the left. The one that nothing sees is
+        the query stream of Yang et al. (2019, 2.3), for this place alone."""
+        if self.open_place is None:
+            raise TypeError("this stack has no open place")
+        ids = F.pad(ids, (0, 1), value=self.open_place.token or 0)
+        mask = None if mask is None else F.pad(mask.bool(), (0, 1), value=True)
+        return self.states(ids, mask, prefix=ids.shape[1], place=self.open_place)[:, -1]
 
     def logits(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]; the stack must have a head."""
