@@ -90,8 +90,9 @@ class Pair:
 def load(reference: str | Path, *, role: Literal["encoder", "decoder"] | None = None) -> Pair:
     """Load a checkpoint reference.
 
-    Without ``role``: an encoder-decoder folder, or a single stack as causal language model. With it: that
-    one side alone; ``role="encoder"`` gives hidden states [B, S, D], ``role="decoder"`` logits [B, T, V].
+    Without ``role``: an encoder-decoder folder, or a single stack as language model, which generates the way
+    it was published or trained while its logits are causal ones. With it: that one side alone;
+    ``role="encoder"`` gives hidden states [B, S, D], ``role="decoder"`` logits [B, T, V], causal to the end.
     CheckpointError when the folder is refused, HubError when the hub does not give it.
     """
     return Pair(load_bundle(str(reference), role=role))

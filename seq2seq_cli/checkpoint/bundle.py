@@ -19,6 +19,7 @@ from seq2seq_cli.checkpoint.loading import (
     check_tensors,
     fill,
     full_config,
+    placed,
     stack_config,
 )
 from seq2seq_cli.checkpoint.references import resolve
@@ -91,7 +92,8 @@ class Bundle:
 def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
     """Load what ``reference`` names.
 
-    role None: an encoder-decoder where the folder is one, else the language model of a single stack.
+    role None: an encoder-decoder where the folder is one, else the language model of a single stack, which
+    writes the way it was published or trained; with role decoder it writes from left to right like any other.
     role encoder/decoder/masked_lm: that one stack (of a pair's folder: its encoder or decoder).
     CheckpointError when anything is missing, unexpected, of another shape or not finite.
     """
@@ -106,7 +108,12 @@ def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
     whole = whole_of(config)
     if role is None and whole is not None:
         return _load_whole(folder, whole, config, reference)
-    return _load_single(folder, config, reference, role or "decoder")
+    bundle = _load_single(folder, config, reference, role or "decoder")
+    if role is None:
+        family = family_of(bundle.config)
+        with placed(str(folder / "config.json")):
+            bundle.decoder.open_place = family.open_place(full_config(family, bundle.config))
+    return bundle
 
 
 def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Role) -> Bundle:

@@ -25,7 +25,7 @@ from seq2seq_cli.model.stack import initialise
 #: how many names an error lists before it counts the rest
 _NAMED = 5
 #: options that may be 0, or absent, or a list or name: who uses them looks at them
-_IDS = ("_token_id", "language", "_len", "attn_type", "sample_softmax")
+_IDS = ("_token_id", "language", "lang_id", "_len", "attn_type", "sample_softmax")
 
 
 def full_config(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:

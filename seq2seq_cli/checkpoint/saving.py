@@ -49,11 +49,12 @@ def saved_config(bundle: Bundle) -> dict[str, Any]:
     need not be what the folder it came from says (half precision, a decoder made of a masked model)."""
     config = {key: value for key, value in bundle.config.items() if key != "torch_dtype"}
     config["dtype"] = str(next(bundle.model.parameters()).dtype).removeprefix("torch.")
-    if bundle.single_stack is not None:
+    if (stack := bundle.single_stack) is not None:
         family = family_of(config)
         config["architectures"] = [family.architectures[bundle.role]]
         config |= {"is_decoder": bundle.role == "decoder", "add_cross_attention": False}
-        config |= family.role_settings.get(bundle.role, {})
+        if stack.open_place is None:
+            config |= family.role_settings.get(bundle.role, {})
     elif (whole := whole_of(config)) is not None:
         config["architectures"] = [whole.architecture]
     return config

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
+from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
 #: stands for "impossible" in sums of scores; -inf would turn into NaN
 _LOW = -1.0e9
@@ -45,7 +45,7 @@ class _Beams:
 
 
 def beam_search(
-    stepper: Stepper,
+    stepper: Steps,
     scores: Tensor,
     prompt: Tensor,
     visible: Tensor | None,

@@ -14,7 +14,7 @@ from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
 from seq2seq_cli.decoding.single import Choose, follow
-from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, left_padded
+from seq2seq_cli.decoding.stepper import Hypothesis, OpenStepper, Stepper, Steps, left_padded
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
 
@@ -78,7 +78,9 @@ def _run(
     copies = decoding.num_return_sequences if decoding.do_sample else 1
     past = encoded.mask.sum(1) if encoded is not None and encoded.memory is not None else None
     limits = _limits(decoder, prompt, visible, decoding, past=past)
-    stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
+    stepper: Steps = OpenStepper(decoder)
+    if decoder.open_place is None:
+        stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
     if copies > 1:
         rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
@@ -122,20 +124,23 @@ def _limits(
 ) -> Tensor:
     """The most new tokens of each row [B]: as asked for, and never past the decoder's last position.
 
-    The last token that is written needs no position, because nothing comes after it.
+    The last token that is written needs no position, because nothing comes after it; but an open place that
+    it is written at does.
     """
     lengths = prompt.new_full((prompt.shape[0],), prompt.shape[1])
     if visible is not None:
         lengths = visible.sum(1)
-    room = decoder.config.max_positions - lengths + 1
+    room = decoder.config.max_positions - lengths
     if past is not None:  # places that the source [B] takes up in the stack that writes
         room = room - past
-    if int(room.min()) < 2:
+    if int(room.min()) < 1:
         raise UsageError(
             f"a prompt of {int(lengths.max())} tokens leaves no room in the model's "
             f"{decoder.config.max_positions} positions",
             remedy="shorten it",
         )
+    if decoder.open_place is None:
+        room = room + 1
     if decoding.max_new_tokens is not None:
         room = room.clamp(max=decoding.max_new_tokens)
     elif decoding.max_length is not None:

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
+from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
 #: scores [R, V] after the processors, the original number of each row [R], the step -> tokens [R]
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def follow(
-    stepper: Stepper,
+    stepper: Steps,
     scores: Tensor,
     prompt: Tensor,
     visible: Tensor | None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2seq_cli.model import Encoded, Stack
 
@@ -46,6 +47,38 @@ class Stepper:
         if sources is not None and self._encoded is not None:
             encoded = self._encoded
             self._encoded = Encoded(states=encoded.states[sources], mask=encoded.mask[sources])
+
+
+class OpenStepper:
+    """Like ``Stepper``, for a stack that writes at an open place: it reads everything anew each step, because
+    every token sees those that were written after it."""
+
+    def __init__(self, decoder: Stack) -> None:
+        self._decoder = decoder
+
+    def start(self, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """Take in prompts [R, P], padded on the left where ``mask`` [R, P] is false -> scores [R, V]."""
+        self._ids, self._mask = prompt, mask
+        return self._scores()
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Take in one token a row [R] -> scores [R, V] of the next."""
+        self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)
+        if self._mask is not None:
+            self._mask = F.pad(self._mask, (0, 1), value=True)
+        return self._scores()
+
+    def _scores(self) -> Tensor:
+        return self._decoder.logits(self._decoder.open_states(self._ids, self._mask))
+
+    def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
+        """Go on with these rows only, in this order; there are no ``sources``."""
+        self._ids = self._ids[rows]
+        self._mask = None if self._mask is None else self._mask[rows]
+
+
+#: what strategies step with
+Steps = Stepper | OpenStepper
 
 
 def left_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

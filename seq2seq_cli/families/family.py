@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from seq2seq_cli.errors import CheckpointError
-from seq2seq_cli.model import StackConfig
+from seq2seq_cli.model import OpenPlace, StackConfig
 from seq2seq_cli.model.activation import ACTIVATIONS
 
 #: encoder: states, no head · decoder: causal with its head · cross_decoder: that with cross-attention ·
@@ -26,6 +26,10 @@ Weights = dict[str, Tensor]
 
 def _unchanged(weights: Weights, config: Config) -> Weights:
     return weights
+
+
+def _nowhere(config: Config) -> OpenPlace | None:
+    return None
 
 
 def _as_it_is(config: Config) -> dict[str, Any]:
@@ -76,6 +80,8 @@ class Family:
     role_settings: Mapping[Role, Config] = field(default_factory=dict)  #: role -> what its config.json says
     unpack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
     pack: Callable[[Weights, Config], Weights] = field(default=_unchanged)
+    #: where a language model that was published for filling gaps writes; None = it is causal
+    open_place: Callable[[Config], OpenPlace | None] = field(default=_nowhere)
     lacks_special_tokens: bool = False  #: published without any token that begins, ends or pads a text
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
     base: Config = field(default_factory=dict)  #: where its usual checkpoint differs, for `s2s models`

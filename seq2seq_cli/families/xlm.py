@@ -1,14 +1,24 @@
 """XLM (Lample and Conneau 2019): post-norm stack with positions and languages added to the tokens.
 
-One stack was published as encoder, as masked and as causal language model; ``causal`` says which. As a
-decoder it attends to the source the way the authors' own translation models do, under their names.
+One stack was published as encoder, as masked and as causal language model; ``causal`` says which. A masked
+one writes at a mask token behind the text, which it reads both ways. As a decoder it attends to the source
+the way the authors' own translation models do, under their names.
 """
 
 from __future__ import annotations
 
 from seq2seq_cli.errors import CheckpointError, nearest
-from seq2seq_cli.families.family import Config, Family, Keys, Role, head_size, linear, refuse_unless
-from seq2seq_cli.model import EmbeddingConfig, HeadConfig, StackConfig
+from seq2seq_cli.families.family import (
+    Config,
+    Family,
+    Keys,
+    Role,
+    head_size,
+    linear,
+    refuse_unless,
+    whole_number,
+)
+from seq2seq_cli.model import EmbeddingConfig, HeadConfig, OpenPlace, StackConfig
 
 OPTIONS = {
     "vocab_size": 30145,
@@ -25,6 +35,8 @@ OPTIONS = {
     "use_lang_emb": True,
     "lang2id": {},
     "language": None,  # ours: a name in lang2id, or an id; its vector is added to every token
+    "lang_id": 0,  # the language that a masked model writes in where ``language`` names none
+    "mask_token_id": 0,  # what a masked model writes at; the published code does not look at mask_index
     "max_position_embeddings": 512,
     "embed_init_std": 2048**-0.5,
     "layer_norm_eps": 1e-12,
@@ -48,24 +60,28 @@ _ALIASES = {
 }
 
 
-def _language(config: Config, languages: int) -> int | None:
+def _languages(config: Config) -> int:
+    return int(config["n_langs"]) if config["use_lang_emb"] and config["n_langs"] > 1 else 0
+
+
+def _language(config: Config, languages: int, key: str = "language") -> int | None:
     """The row of the language table that is added to every token; None = none is."""
-    language, known = config["language"], config["lang2id"]
+    language, known = config[key], config["lang2id"]
     if language is None:
         return None
     if not languages:
         raise CheckpointError(
-            f"language={language!r}: this model has no language embeddings",
+            f"{key}={language!r}: this model has no language embeddings",
             remedy="they need use_lang_emb: true and n_langs above 1",
         )
     if isinstance(language, str):
         if language not in known:
             remedy = nearest(language, known) if known else "its lang2id is empty: give the language's id"
-            raise CheckpointError(f"language={language!r} is not in lang2id", remedy=remedy)
+            raise CheckpointError(f"{key}={language!r} is not in lang2id", remedy=remedy)
         language = known[language]
     if not isinstance(language, int) or isinstance(language, bool) or not 0 <= language < languages:
         raise CheckpointError(
-            f"language={config['language']!r} is none of the {languages} languages",
+            f"{key}={config[key]!r} is none of the {languages} languages",
             remedy=f"an id from 0 to {languages - 1}, or a name in lang2id",
         )
     return language
@@ -76,7 +92,7 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
     decodes = role in ("decoder", "cross_decoder")
     if not decodes:
         refuse_unless(config, "is_encoder", [True])
-    languages = config["n_langs"] if config["use_lang_emb"] and config["n_langs"] > 1 else 0
+    languages = _languages(config)
     return StackConfig(
         vocab_size=config["vocab_size"],
         hidden_size=config["emb_dim"],
@@ -104,6 +120,21 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         attention_dropout=config["attention_dropout"],
         init_std=config["init_std"],
     )
+
+
+def _open_place(config: Config) -> OpenPlace | None:
+    if config["causal"]:
+        return None
+    token = whole_number(config, "mask_token_id", least=0)
+    if config["mask_token_id"] is None or token >= config["vocab_size"]:
+        raise CheckpointError(
+            f"mask_token_id={config['mask_token_id']!r} is not one of the {config['vocab_size']} tokens"
+        )
+    languages = _languages(config)
+    language = _language(config, languages)
+    if languages and language is None:
+        language = _language(config, languages, "lang_id")
+    return OpenPlace(token=token, language=language)
 
 
 def _keys() -> Keys:
@@ -134,6 +165,7 @@ FAMILY = Family(
     keys=_keys(),
     head_keys=linear("pred_layer.proj", "head"),
     aliases=_ALIASES,
+    open_place=_open_place,
     role_settings={"decoder": {"causal": True}},  # the published code knows it from there alone
     ignored=("position_ids", r"sequence_summary\..*", r"qa_outputs\..*"),
     tied=("pred_layer.proj.weight",),

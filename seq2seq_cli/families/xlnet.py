@@ -2,9 +2,10 @@
 distance, trained to foretell tokens in any order.
 
 Here it is its content stream. As an encoder that sees both ways, or, published with attn_type uni, to the
-left only; as a decoder it gets a causal mask and foretells the next token. Matrices are published with one
-axis a head; ``unpack`` makes ordinary ones of them and ``pack`` undoes that. The parameters of segments and
-of the masked token, which one text without gaps never uses, are kept frozen.
+left only; as a decoder it gets a causal mask and foretells the next token, and attn_type uni says so in its
+folder. What was published with attn_type bi writes by the query stream of the one place that comes next.
+Matrices are published with one axis a head; ``unpack`` makes ordinary ones of them and ``pack`` undoes that.
+The parameters of segments and of the masked token, which training does not use here, are kept frozen.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from seq2seq_cli.families.family import (
     refuse_unless,
     whole_number,
 )
-from seq2seq_cli.model import EmbeddingConfig, FinalNormConfig, HeadConfig, RelativePositions, StackConfig
+from seq2seq_cli.model import (
+    EmbeddingConfig,
+    FinalNormConfig,
+    HeadConfig,
+    OpenPlace,
+    RelativePositions,
+    StackConfig,
+)
 
 OPTIONS = {
     "vocab_size": 32000,
@@ -38,7 +46,8 @@ OPTIONS = {
     "clamp_len": -1,
     "same_length": False,
     "bi_data": False,
-    # How much of a text a caller carries over to the next: there is no next one here, and a cache keeps all.
+    # How much of a text a caller carries over to the next: there is no next one here, a cache keeps all, and
+    # without one everything is read anew. (Carried from token to token, states miss what came after them.)
     "mem_len": 512,
     "reuse_len": None,
     "use_mems_eval": True,
@@ -92,6 +101,10 @@ def _stack_config(config: Config, role: Role) -> StackConfig:
         activation_dropout=dropout,
         init_std=config["initializer_range"],
     )
+
+
+def _open_place(config: Config) -> OpenPlace | None:
+    return OpenPlace() if config["attn_type"] == "bi" else None
 
 
 _MATRIX = re.compile(r"layer\.\d+\.(rel|cross)_attn\.[qkvor]")
@@ -159,6 +172,9 @@ FAMILY = Family(
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
+    # the published code knows it from there alone, and would look at same_length then
+    role_settings={"decoder": {"attn_type": "uni", "same_length": False}},
+    open_place=_open_place,
     unpack=_unpack,
     pack=_pack,
     tokenizer="sentencepiece unigram",

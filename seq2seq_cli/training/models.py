@@ -186,6 +186,8 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
     config |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos[0], "pad_token_id": ids.pad}
     config |= {"model_type": family.name, "architectures": [family.architectures[role]], "dtype": "float32"}
     config |= {"is_decoder": role == "decoder"}
+    if role == "masked_lm" and "mask_token_id" in family.options:
+        config["mask_token_id"] = tokenizer.mask_id  # what it will be trained with
     origin = side.reference or f"{family.name} from scratch"
     config["s2s"] = {
         "version": __version__,

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 import seq2seq_cli
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import PrefixModel
-from tests.cli.conftest import Run
+from seq2seq_cli.text.training import train_tokenizer
+from tests import tiny
+from tests.cli.conftest import TEXTS, Run
 from tests.training import helpers
 
 RECIPE = """
@@ -88,3 +91,30 @@ def test_source_and_target_share_the_positions(tmp_path: Path, monkeypatch: pyte
     assert prepared.bundle.single_stack is not None
     with pytest.raises(UsageError, match="max_source_length 30 is more than the 20"):
         prepare(load_recipe(tmp_path / "r.yaml", ["data.max_source_length=30"]))
+
+
+@pytest.mark.parametrize("family", ["xlnet", "xlm"])
+def test_a_published_stack_writes_its_own_way(s2s: Run, family: str, tmp_path: Path) -> None:
+    """Lines of unequal length through the program are what transformers generates behind each."""
+    kind = {"xlnet": transformers.XLNetLMHeadModel, "xlm": transformers.XLMWithLMHeadModel}[family]
+    changes = {"mask_token_id": 4} if family == "xlm" else {}
+    theirs = tiny.scramble(
+        kind(tiny.config(family, vocab_size=34, tie_word_embeddings=False, **changes)), seed=3
+    )
+    theirs.generation_config.bad_words_ids = [[n] for n in range(5)]  # all special tokens
+    theirs.save_pretrained(tmp_path / "model")
+    tokenizer = train_tokenizer("wordpiece", 60, TEXTS)
+    tokenizer.save(tmp_path / "model")
+    options = {"use_mems": False} if family == "xlnet" else {}
+    lines = ["who sells tea", "tea", "list all the orders of may"]
+    expected = []
+    for line in lines:
+        prompt = torch.tensor([[*tokenizer.template[0], *tokenizer.encode([line], special=False)[0]]])
+        settings = {"max_new_tokens": 5, "min_new_tokens": 5, "num_beams": 2, "pad_token_id": 0, **options}
+        ids = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)[0].tolist()
+        expected.append(tokenizer.decode(ids).replace(" ", ""))
+    flags = ("--max-new-tokens", "5", "--min-new-tokens", "5", "--num-beams", "2", "--echo")
+    done = s2s("generate", "-m", "model", *flags, stdin="\n".join(lines).encode())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().replace(" ", "").splitlines() == expected
+    assert len(set(expected)) == 3

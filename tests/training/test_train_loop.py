@@ -12,6 +12,7 @@ import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.errors import DataError, DivergedError, StoppedError, UsageError
+from seq2seq_cli.model import OpenPlace, Stack
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import validation
 from seq2seq_cli.training.loop import Trainer
@@ -93,6 +94,34 @@ def test_language_models_learn(recipe: Make, objective: str, side: str, family: 
     role = "masked_lm" if objective == "masked_lm" else None
     bundle = load_bundle("runs/one", role=role)
     assert bundle.source_tokenizer is not None
+
+
+@pytest.mark.parametrize("family", ["xlnet", "xlm"])
+def test_what_was_trained_causal_writes_so(recipe: Make, family: str) -> None:
+    """Families that were published for filling gaps: the run folder says how this one was trained."""
+    sizes = {
+        "xlnet": "d_model: 32, n_layer: 1, n_head: 2, d_inner: 32",
+        "xlm": "emb_dim: 32, n_layers: 1, n_heads: 2",
+    }
+    text = ONE_SIDED.format(
+        objective="causal_lm", side="decoder", family=family, config=f"{{{sizes[family]}}}"
+    )
+    finetune(recipe("training.max_steps=2", text=text))
+    bundle = load_bundle("runs/one")
+    assert isinstance(bundle.model, Stack)
+    assert bundle.model.open_place is None
+    assert bundle.config["attn_type" if family == "xlnet" else "causal"] in ("uni", True)
+
+
+def test_what_was_trained_to_fill_gaps_writes_at_its_mask_token(recipe: Make) -> None:
+    config = "{emb_dim: 32, n_layers: 1, n_heads: 2}"
+    text = ONE_SIDED.format(objective="masked_lm", side="encoder", family="xlm", config=config)
+    finetune(recipe("training.max_steps=2", text=text))
+    bundle = load_bundle("runs/one")
+    assert bundle.source_tokenizer is not None
+    assert isinstance(bundle.model, Stack)
+    assert bundle.source_tokenizer.mask_id
+    assert bundle.model.open_place == OpenPlace(token=bundle.source_tokenizer.mask_id)
 
 
 def test_run_folder_holds_model_log_recipe_results(recipe: Make) -> None:
