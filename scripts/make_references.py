@@ -7,7 +7,9 @@
 What today's transformers cannot run any more (Transformer-XL, BERT's relative positions) is compared with
 these. Every case is a folder: config.json and model.safetensors as that version writes them, and
 outputs.safetensors with the ids of some texts (``ids.NUMBER``) and what each role gives for them
-(``ROLE.NUMBER``); ``pieces.NUMBER`` is the language model fed piece by piece with its memory.
+(``ROLE.NUMBER``); ``pieces.NUMBER`` is the language model fed piece by piece with its memory, and
+``greedy.NUMBER`` and ``beams.NUMBER`` are what its ``generate`` writes behind the text with that memory, with
+the sums of log-probabilities as ``greedy-score.NUMBER`` and ``beams-score.NUMBER``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ REFERENCES = Path(__file__).resolve().parent.parent / "tests" / "families" / "re
 ROWS = [[5, 6, 7, 8, 9, 10, 11, 12, 13], [14, 15, 16, 17, 18, 19], [20, 21, 22]]
 LONG = [7, 31, 12, 58, 3, 22, 40, 9, 17, 33, 51, 26, 2, 45, 11, 38, 29]
 PIECES = (3, 1, 4, 1, 1, 5, 2)
+WRITTEN, LAST = 14, 59  # new tokens; the id that would end them, which none of the models writes
 
 TRANSFORMER_XL: dict[str, Any] = {
     "vocab_size": 60,
@@ -107,6 +110,28 @@ def piece_by_piece(model: Any, ids: list[int]) -> torch.Tensor:
     return torch.cat(found)
 
 
+def written_behind(model: Any, ids: list[int], *, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """New tokens [WRITTEN] and the sum of their log-probabilities []."""
+    output = model.generate(
+        torch.tensor([ids]),
+        num_beams=beams,
+        length_penalty=0.0,
+        do_sample=False,
+        no_repeat_ngram_size=2,
+        max_new_tokens=WRITTEN,
+        eos_token_id=LAST,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert LAST not in output.sequences[0, len(ids) :]
+    indices = output.beam_indices if beams > 1 else None
+    steps = model.compute_transition_scores(
+        output.sequences, output.scores, indices, normalize_logits=beams == 1
+    )
+    return output.sequences[0, len(ids) :].clone(), steps[0].sum()
+
+
 def store(family: str, case: str, config: dict[str, Any]) -> None:
     """Write one case."""
     folder = REFERENCES / family / case
@@ -131,6 +156,10 @@ def store(family: str, case: str, config: dict[str, Any]) -> None:
                 outputs[f"{role}.{number}"] = model(torch.tensor([row]))[0][0].clone()
             if role == "decoder" and config.get("mem_len"):
                 outputs[f"pieces.{len(ROWS)}"] = piece_by_piece(model, LONG)
+                for number, row in enumerate([*ROWS, LONG]):
+                    for name, beams in (("greedy", 1), ("beams", 3)):
+                        ids, score = written_behind(model, row, beams=beams)
+                        outputs |= {f"{name}.{number}": ids, f"{name}-score.{number}": score}
     save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
     save_file(outputs, folder / "outputs.safetensors")
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import seq2seq_cli
 from seq2seq_cli.checkpoint.bundle import load_bundle
-from seq2seq_cli.model import EncoderDecoder, KVCache, PrefixModel, Stack
+from seq2seq_cli.decoding import generate_ids
+from seq2seq_cli.model import EncoderDecoder, KVCache, PrefixModel, SpecialIds, Stack
 from tests import tiny
 from tests.families import stored
 from tests.families.spec import spec
@@ -95,6 +96,22 @@ def test_rows_move_with_their_memory(tmp_path: Path) -> None:
         got = torch.cat([model(token[:, None], cache=cache) for token in ids[swap].t()[11:]], 1)
         expected = in_pieces(model, ids, None, (1,) * len(LONG), 5)[swap, 11:]
     assert tiny.relative_error(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "beams"), [("greedy", 1), ("beams", 3)])
+@pytest.mark.parametrize("case", MEMORIES)
+def test_writing_goes_on_with_the_memory(case: str, name: str, beams: int, tmp_path: Path) -> None:
+    """As transformers 4.30.2 generates: prompts in one piece, shorter and longer than the memory, then token
+    by token, twice a memory full; all in one batch."""
+    model, told = decoder(case, tmp_path), stored.outputs("transfo-xl", case)
+    model.special_ids, model.generation = SpecialIds(), {}  # nothing ends a text
+    prompts = [told[f"ids.{number}"].tolist() for number in range(4)]
+    options = {"num_beams": beams, "length_penalty": 0.0, "no_repeat_ngram_size": 2, "max_new_tokens": 14}
+    for left in (True, False):
+        ids, mask = tiny.padded(prompts, pad=50, left=left)
+        for number, (written,) in enumerate(generate_ids(model, ids, mask, **options)):
+            assert written.ids == told[f"{name}.{number}"].tolist()
+            assert written.score == pytest.approx(float(told[f"{name}-score.{number}"]), rel=1e-5)
 
 
 def test_a_target_has_no_memory(tmp_path: Path) -> None:
