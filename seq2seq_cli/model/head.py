@@ -44,6 +44,8 @@ class Head(nn.Module):
             self.norm = make_norm(config, size)
         self.activation = ACTIVATIONS[head.activation]
         self.scale = head.scale
+        self.is_tied = head.tied
+        self.product: nn.Module | None = None  #: stands in for weight and bias where they were rounded
         if head.tied:
             self.weight = embedding.weight
         else:
@@ -58,7 +60,11 @@ class Head(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
-        return F.linear(self.transform(states), self.weight, self.bias)
+        states = self.transform(states)
+        if self.product is not None:
+            rounded: Tensor = self.product(states)
+            return rounded
+        return F.linear(states, self.weight, self.bias)
 
     def label_parts(self, states: Tensor, labels: Tensor) -> Iterator[LabelPart]:
         """States [M, D] with the tokens that they should foretell [M] as choices whose losses add up: one."""
