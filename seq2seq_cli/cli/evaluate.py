@@ -199,7 +199,6 @@ def _generate_and_score(
         move,
         open_model,
         report_cuts,
-        source_prefix,
         with_preset,
     )
     from seq2seq_cli.evaluation.predictions import write_predictions
@@ -210,15 +209,12 @@ def _generate_and_score(
     bundle, options = open_model(model, recipe)
     move(bundle, device, dtype)
     generator = make_generator(bundle, recipe_options=options, given=asked, batch_tokens=batch_tokens)
-    prefix = source_prefix(bundle)
     place = Path(bundle.reference if Path(bundle.reference).is_dir() else ".") / _PREDICTIONS
     kept = destination is None and keep_longer and _lines(place) > len(rows)
     if kept:
         console.say(f"{place} holds predictions of more rows and is kept; -o FILE writes these")
-    found = predict(
-        generator, rows, prefix=prefix, tell=lambda done: console.say(f"{done} of {len(rows)} rows")
-    )
-    report_cuts(generator)
+    found = predict(generator, rows, tell=lambda done: console.say(f"{done} of {len(rows)} rows"))
+    report_cuts(generator.truncated, generator.unreadable)
     if destination is not None:
         write_predictions(destination, found)
     elif not kept:
@@ -230,7 +226,7 @@ def _generate_and_score(
         loaded = _recipe(recipe)
         lengths = ("max_source_length", "max_target_length")
         cut = {name: getattr(loaded.data, name) for name in lengths} if loaded is not None else {}
-        values = loss(bundle, rows, prefix=prefix, batch_tokens=batch_tokens, **cut)
+        values = loss(bundle, rows, prefix=generator.prefix, batch_tokens=batch_tokens, **cut)
         result = {**{name: values[name] for name in LOSS_METRICS if name in names}, **result}
     return result
 

@@ -153,18 +153,14 @@ def make_generator(
         truncate=truncate,
         echo=echo,
         with_scores=with_scores,
+        prefix=str(bundle.config.get("s2s", {}).get("source_prefix", "")),
         name=bundle.reference,
     )
 
 
-def source_prefix(bundle: Bundle) -> str:
-    """What the model was trained to see before every source."""
-    return str(bundle.config.get("s2s", {}).get("source_prefix", ""))
-
-
-def report_cuts(generator: TextGenerator) -> None:
+def report_cuts(truncated: int, unreadable: int) -> None:
     """Say how many inputs were not read as they stand."""
-    if generator.truncated:
-        console.warn(f"{generator.truncated} input(s) were longer than the model takes and were truncated")
-    if generator.unreadable:
-        console.warn(f"{generator.unreadable} input(s) gave no token; their output is empty")
+    if truncated:
+        console.warn(f"{truncated} input(s) were longer than the model takes and were truncated")
+    if unreadable:
+        console.warn(f"{unreadable} input(s) gave no token; their output is empty")

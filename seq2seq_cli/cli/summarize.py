@@ -28,7 +28,7 @@ from seq2seq_cli.cli.options import (
 from seq2seq_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from seq2seq_cli.cli.generate import Line, Lines
+    from seq2seq_cli.cli.inputs import Line, Lines
     from seq2seq_cli.decoding.engine import TextGenerator
 
 app = new_app()
@@ -62,13 +62,12 @@ def summarize(
     A document longer than the model takes is split at sentence ends, the parts are summarised, and the
     summaries joined and summarised again. Options are those of generate; the default preset is summarize.
     """
-    from seq2seq_cli.cli.generate import joined, refuse_unused
+    from seq2seq_cli.cli.inputs import joined, refuse_unused
     from seq2seq_cli.cli.running import (
         make_generator,
         move,
         open_model,
         report_cuts,
-        source_prefix,
         with_preset,
     )
     from seq2seq_cli.text.destination import Destination
@@ -90,23 +89,23 @@ def summarize(
         )
         named = (field or "source") if jsonl else None
         for work, group in _groups(stack, files or [], named, one_a_line=lines or jsonl, errors=errors):
-            texts = _summaries(generator, group, long, prefix=source_prefix(bundle))
+            texts = _summaries(generator, group, long)
             target.write(joined(work.texts(group, texts)))
-    report_cuts(generator)
+    report_cuts(generator.truncated, generator.unreadable)
 
 
-def _summaries(generator: TextGenerator, documents: list[Line], long: Any, *, prefix: str) -> list[str]:
+def _summaries(generator: TextGenerator, documents: list[Line], long: Any) -> list[str]:
     from seq2seq_cli.tasks.summarize import summarize as work
 
     def write(sources: list[str]) -> list[str]:
-        prefixed = [prefix + source if source.strip() else source for source in sources]
-        return [output.texts[0] for output in generator.texts(prefixed)]
+        return [output.texts[0] for output in generator.texts(sources)]
 
+    taken = generator.length(generator.prefix) if generator.prefix else 0
     return work(
         [document.source for document in documents],
         write=write,
         length=generator.length,
-        limit=generator.source_limit - generator.length(prefix) if prefix else generator.source_limit,
+        limit=generator.source_limit - taken,
         long=long,
         places=[document.where for document in documents],
     )
@@ -116,19 +115,25 @@ def _groups(
     stack: ExitStack, files: list[str], field: str | None, *, one_a_line: bool, errors: str
 ) -> Iterator[tuple[Lines, list[Line]]]:
     """Lists of documents as they arrive, each with what writes their lines."""
-    from seq2seq_cli.cli.generate import Line, Lines, open_lines
+    from seq2seq_cli.cli.inputs import Line, Lines, open_lines
     from seq2seq_cli.text.lines import read_lines
     from seq2seq_cli.text.stream import PipeReader
 
     if not one_a_line:
-        work = Lines(prefix="", field=None, scores=False, name="")
-        yield work, [Line(source=_document(name, errors), row={}, where=name) for name in files or ["-"]]
+        work = Lines(field=None, scores=False, name="")
+        yield (
+            work,
+            [
+                Line(number=number, source=_document(name, errors), row={}, where=name)
+                for number, name in enumerate(files or ["-"])
+            ],
+        )
         return
     for name in files or ["-"]:
         shown = "stdin" if name == "-" else name
         reader = PipeReader(0) if name == "-" else None
         lines = read_lines(reader or stack.enter_context(open_lines(Path(name))), name=shown, errors=errors)
-        work = Lines(prefix="", field=field, scores=False, name=shown)
+        work = Lines(field=field, scores=False, name=shown)
         for group in work.groups(lines, reader.ready if reader else lambda: True):
             yield work, group
 

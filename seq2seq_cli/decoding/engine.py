@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from seq2seq_cli.decoding.generate import run
+from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
-from seq2seq_cli.errors import CheckpointError, DataError, Finding
+from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
+from seq2seq_cli.text.lines import settled
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
@@ -50,9 +51,11 @@ class TextGenerator:
         truncate: bool = True,
         echo: bool = False,
         with_scores: bool = False,
+        prefix: str = "",
         name: str = "",
     ) -> None:
-        """``name`` is what the model is called in messages."""
+        """``prefix`` stands before every source that the model reads; ``name`` is what the model is called in
+        messages."""
         if source_tokenizer is None or target_tokenizer is None:
             raise CheckpointError(
                 "the model folder has no tokenizer", where=name, remedy="add its tokenizer files"
@@ -66,28 +69,70 @@ class TextGenerator:
         self._echo = echo
         self._with_scores = with_scores or decoding.num_return_sequences > 1
         self._taken = 0
+        self._name = name
+        self.prefix = prefix
         self.truncated = 0
         self.unreadable = 0
 
-    def texts(self, texts: Sequence[str], *, places: Sequence[str] | None = None) -> list[Output]:
+    def texts(
+        self,
+        texts: Sequence[str],
+        *,
+        numbers: Sequence[int] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> list[Output]:
         """The outputs of ``texts``, one each, in order. White space alone gives an empty output.
         ``places`` is what the texts are called in messages.
 
-        Inputs are numbered on from call to call; with sampling, a text's draws depend on the seed and its
-        number, never on what stands beside it.
+        With sampling, a text's draws depend on the seed and its number, never on what stands beside it.
+        ``numbers`` are those of the texts; without them inputs are numbered on from call to call.
         """
+        if numbers is None:
+            numbers = range(self._taken, self._taken + len(texts))
+            self._taken += len(texts)
         outputs = [EMPTY] * len(texts)
-        filled = [number for number, text in enumerate(texts) if text.strip()]
-        named = [places[n] if places else f"input {self._taken + n + 1}" for n in filled]
-        rows = self._encode([texts[number] for number in filled], named)
+        filled = [place for place, text in enumerate(texts) if text.strip()]
+        named = [places[place] if places else f"input {numbers[place] + 1}" for place in filled]
+        rows = self._encode([texts[place] for place in filled], named)
         encoded = dict(zip(filled, rows, strict=True))
-        for batch in self._batches({number: ids for number, ids in encoded.items() if ids}):
-            rows = [encoded[number] for number in batch]
-            for number, output in zip(batch, self._run(batch, rows, texts), strict=True):
-                outputs[number] = output
+        for batch in self._batches({place: ids for place, ids in encoded.items() if ids}):
+            rows = [encoded[place] for place in batch]
+            keys, shown = [numbers[place] for place in batch], [texts[place] for place in batch]
+            for place, output in zip(batch, self._run(rows, shown, keys), strict=True):
+                outputs[place] = output
         self.unreadable += sum(not ids for ids in encoded.values())
-        self._taken += len(texts)
         return outputs
+
+    def stream(self, text: str, write: Callable[[str], None], *, place: str = "input 1") -> None:
+        """Hand the output of one text to ``write`` as it is decoded: whole words, the last ones at the end.
+        Together the pieces are the text that ``texts`` gives. UsageError unless one path is followed."""
+        wanted = self._decoding
+        for name, value in (
+            ("num_beams", wanted.num_beams),
+            ("num_return_sequences", wanted.num_return_sequences),
+        ):
+            if value > 1:
+                remedy = f"--{name.replace('_', '-')} 1"
+                raise UsageError(f"--stream does not go with {name} {value}", where=self._name, remedy=remedy)
+        if not text.strip():
+            return
+        row = self._encode([text], [place])[0]
+        self.unreadable += not row
+        if self._echo:
+            write(text)
+        done, ids = "", list[int]()
+
+        def tell(tokens: Tensor) -> None:
+            nonlocal done
+            ids.append(int(tokens[0]))
+            whole = settled(self._decoded(row, ids, text))
+            if len(whole) > len(done) and whole.startswith(done):
+                write(whole[len(done) :])
+                done = whole
+
+        if row:
+            (output,) = self._run([row], [text], [0], tell=tell)
+            write(output.texts[0][len(done) + len(text) * self._echo :])
 
     @property
     def source_limit(self) -> int:
@@ -102,12 +147,9 @@ class TextGenerator:
         """How many tokens a source has, special ones included."""
         return len(self._source.encode([text])[0])
 
-    def skip(self, count: int) -> None:
-        """Number the inputs on as if ``count`` more had been answered already."""
-        self._taken += count
-
     def _encode(self, texts: list[str], places: list[str]) -> list[list[int]]:
         """Ids of each text, cut to what the model takes: a source on the right, a prompt on the left."""
+        texts = [self.prefix + text for text in texts]
         start: list[int] = []
         tail: list[int] | None = None
         if isinstance(self._model, Seq2Seq):
@@ -139,30 +181,38 @@ class TextGenerator:
         if batch:
             yield batch
 
-    def _run(self, batch: list[int], rows: list[list[int]], texts: Sequence[str]) -> Iterator[Output]:
+    def _run(
+        self, rows: list[list[int]], texts: Sequence[str], keys: Sequence[int], *, tell: Tell | None = None
+    ) -> Iterator[Output]:
+        """The outputs of a batch of encoded texts, in order."""
         ids, mask = _padded(rows, next(self._model.parameters()).device)
         hypotheses = run(
             self._model,
             ids,
             mask,
             self._decoding,
-            keys=[self._taken + number for number in batch],
+            keys=keys,
             with_scores=self._with_scores,
+            tell=tell,
         )
-        for number, row, found in zip(batch, rows, hypotheses, strict=True):
-            written = [self._decoded(row, hypothesis.ids) for hypothesis in found]
+        for text, row, found in zip(texts, rows, hypotheses, strict=True):
+            written = [self._decoded(row, hypothesis.ids, text) for hypothesis in found]
             yield Output(
-                texts=tuple(texts[number] + text if self._echo else text for text in written),
+                texts=tuple(text + new if self._echo else new for new in written),
                 scores=tuple(hypothesis.score for hypothesis in found),
                 ids=tuple(tuple(hypothesis.ids) for hypothesis in found),
             )
 
-    def _decoded(self, prompt: list[int], ids: list[int]) -> str:
-        """The text of new tokens; a continuation keeps the space that joins it to its prompt."""
+    def _decoded(self, prompt: list[int], ids: list[int], text: str) -> str:
+        """The text of new tokens; a continuation keeps the space that joins it to its prompt, where ``text``
+        does not end with one."""
         if isinstance(self._model, Seq2Seq):
             return self._target.decode(ids)
         before, whole = self._target.decode(prompt), self._target.decode([*prompt, *ids])
-        return whole[len(before) :] if whole.startswith(before) else self._target.decode(ids)
+        new = whole[len(before) :] if whole.startswith(before) else self._target.decode(ids)
+        if text[-1:].isspace() and not before[-1:].isspace():  # a vocabulary that knows no space at the end
+            return new.lstrip(" ")
+        return new
 
 
 def _cut(ids: list[int], limit: int, *, keep_end: list[int] | None) -> list[int]:

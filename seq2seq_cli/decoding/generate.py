@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from seq2seq_cli.decoding.single import Choose, follow
 from seq2seq_cli.decoding.stepper import Hypothesis, OpenStepper, Stepper, Steps, left_padded
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
+
+#: hears the tokens [R] of a step
+Tell = Callable[[Tensor], None]
 
 
 def generate_ids(
@@ -41,13 +44,15 @@ def run(
     *,
     keys: Sequence[int] | None = None,
     with_scores: bool = True,
+    tell: Tell | None = None,
 ) -> list[list[Hypothesis]]:
     """``generate_ids`` with resolved options. ``keys`` number the rows for sampling: a row's draws depend
-    on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0."""
+    on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0. ``tell`` hears
+    each step's tokens of single paths, as they are chosen."""
     was_training = model.training
     model.eval()
     try:
-        return _run(model, ids, mask, decoding, keys=keys, with_scores=with_scores)
+        return _run(model, ids, mask, decoding, keys=keys, with_scores=with_scores, tell=tell)
     finally:
         model.train(was_training)
 
@@ -60,6 +65,7 @@ def _run(
     *,
     keys: Sequence[int] | None,
     with_scores: bool,
+    tell: Tell | None,
 ) -> list[list[Hypothesis]]:
     check_ids(decoding, (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size)
     encoded = None
@@ -103,6 +109,8 @@ def _run(
             keys=[key * copies + copy for key in firsts for copy in range(copies)],
             steps=int(limits.max()),
         )
+    if tell is not None:
+        choose = _telling(choose, tell)
     flat = follow(
         stepper,
         scores,
@@ -117,6 +125,17 @@ def _run(
     )
     groups = [flat[i : i + copies] for i in range(0, len(flat), copies)]
     return [sorted(group, key=lambda h: -h.score) for group in groups]
+
+
+def _telling(choose: Choose, tell: Tell) -> Choose:
+    """``choose`` that tells its tokens."""
+
+    def choose_and_tell(scores: Tensor, rows: Tensor, step: int) -> Tensor:
+        tokens = choose(scores, rows, step)
+        tell(tokens)
+        return tokens
+
+    return choose_and_tell
 
 
 def _limits(

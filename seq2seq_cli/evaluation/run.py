@@ -28,14 +28,13 @@ def predict(
     generator: TextGenerator,
     rows: Sequence[Row],
     *,
-    prefix: str = "",
     tell: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """A prediction for each row; ``tell`` hears how many are done."""
     done: list[Prediction] = []
     for first in range(0, len(rows), _AT_ONCE):
         part = rows[first : first + _AT_ONCE]
-        outputs = generator.texts([prefix + row.source if row.source.strip() else row.source for row in part])
+        outputs = generator.texts([row.source for row in part])
         done += [
             Prediction(
                 source=row.source, prediction=output.texts[0], references=row.references or (row.target,)

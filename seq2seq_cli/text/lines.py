@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -27,6 +28,17 @@ _ONE_SPACE = dict.fromkeys(map(ord, _TERMINATORS + "\0"), " ")
 def one_line(text: str) -> str:
     """``text`` with every line terminator that any reader knows, and NUL, replaced by one space."""
     return text.translate(_ONE_SPACE)
+
+
+def settled(text: str) -> str:
+    """The beginning of a text in the making that further tokens leave as it is: all but its last word, which
+    may go on, or be a character that lacks bytes. Wide characters are words of their own."""
+    for place in range(len(text), 0, -1):
+        if text[place - 1].isspace():
+            return text[: place - 1]
+        if unicodedata.east_asian_width(text[place - 1]) in "WF":
+            return text[:place]
+    return ""
 
 
 def read_lines(

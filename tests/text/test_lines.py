@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2seq_cli.errors import DataError
-from seq2seq_cli.text.lines import one_line, read_lines
+from seq2seq_cli.text.lines import one_line, read_lines, settled
 
 
 def lines(data: bytes, errors: str = "strict") -> list[str]:
@@ -112,3 +112,21 @@ def test_one_line() -> None:
 def test_one_line_is_one_line_for_every_reader(text: str) -> None:
     assert len((one_line(text) + "x").splitlines()) == 1
     assert len(one_line(text)) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("", ""),
+        ("tea", ""),
+        ("tea an", "tea"),
+        ("tea and ", "tea and"),
+        ("tea and \ufffd", "tea and"),
+        ("お茶", "お茶"),
+        ("お茶\ufffd", "お茶"),
+        ("tea お茶abc", "tea お茶"),
+        ("お茶 te", "お茶"),
+    ],
+)
+def test_what_is_settled_of_a_text_in_the_making(text: str, whole: str) -> None:
+    assert settled(text) == whole
