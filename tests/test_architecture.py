@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "checkpoint": {"families", "model", "text"},
     "combiner": {"checkpoint", "families", "model", "text"},
     "data": {"text"},
+    "processes": {"text"},
     "decoding": {"model", "recipe", "text"},
     "evaluation": {"checkpoint", "data", "decoding", "model", "text"},
     "tasks": {"decoding", "text"},

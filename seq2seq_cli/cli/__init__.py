@@ -32,6 +32,8 @@ COMMANDS = {
 
 #: Set by --debug: errors come with their traceback.
 debug = False
+#: The command line that runs: what other processes are started with.
+given: Sequence[str] = ()
 
 
 def _quiet(value: bool) -> None:
@@ -141,8 +143,8 @@ def _root(
 
 def run(arguments: Sequence[str]) -> None:
     """Run one command line (without the program's name). Errors come out as exceptions."""
-    global debug
-    debug, console.verbosity = False, 0
+    global debug, given
+    debug, console.verbosity, given = False, 0, list(arguments)
     command = typer.main.get_command(app)
     with command.make_context("s2s", _with_values(arguments)) as context:
         command.invoke(context)

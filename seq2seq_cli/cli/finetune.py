@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seq2seq_cli import cli, console
-from seq2seq_cli.cli.options import OutputFolder, Overrides, Overwrite, new_app
+from seq2seq_cli.cli.options import OutputFolder, Overrides, Overwrite, Processes, new_app
 from seq2seq_cli.errors import CheckpointError, DataError, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 
@@ -39,9 +39,7 @@ def finetune(
         bool,
         typer.Option("--dry-run", help="Report sizes, steps, memory and time; train and write nothing."),
     ] = False,
-    num_processes: Annotated[
-        int | None, typer.Option("--num-processes", min=1, metavar="N", help="Start N local processes.")
-    ] = None,
+    num_processes: Processes = None,
 ) -> None:
     """Train a model as a recipe describes.
 

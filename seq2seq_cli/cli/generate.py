@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seq2seq_cli import console
+from seq2seq_cli import cli, console
+from seq2seq_cli.cli.inputs import Line, Lines, Source, joined, open_source, refuse_unused
 from seq2seq_cli.cli.options import (
     BatchTokens,
     Device,
@@ -22,17 +24,19 @@ from seq2seq_cli.cli.options import (
     ModelReference,
     OutputFile,
     Overwrite,
+    Processes,
     RecipeFile,
     Truncation,
     new_app,
     with_generation_options,
 )
 from seq2seq_cli.errors import UsageError
+from seq2seq_cli.processes import launched
+from seq2seq_cli.text.destination import Destination
 
 if TYPE_CHECKING:
-    from seq2seq_cli.cli.inputs import Line, Lines, Source
-    from seq2seq_cli.decoding.engine import Output, TextGenerator
-    from seq2seq_cli.text.destination import Destination
+    from seq2seq_cli.decoding.engine import TextGenerator
+    from seq2seq_cli.text.lines import Output
 
 app = new_app()
 
@@ -59,6 +63,7 @@ def generate(
         bool, typer.Option("--stream", help="Write each word as it is found; takes one input.")
     ] = False,
     batch_tokens: BatchTokens = 4096,
+    num_processes: Processes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     errors: Errors = "strict",
@@ -71,30 +76,25 @@ def generate(
     Asking for a sampling option (--temperature, --top-k, --top-p) turns sampling on. Defaults come from the
     recipe, else from the checkpoint.
     """
-    from seq2seq_cli.cli.inputs import Lines, open_source, refuse_unused
-    from seq2seq_cli.cli.running import make_generator, move, open_model, report_cuts, with_preset
-    from seq2seq_cli.text.destination import Destination
+    from seq2seq_cli.cli.running import make_generator, move, open_model, with_preset
 
+    if text and input_file is not None:
+        raise UsageError("give texts or a file, not both", where="-i")
     if (generation.get("num_return_sequences") or 1) > 1 and not jsonl:
         raise UsageError(
             "one line in, one line out: several outputs need --jsonl", where="--num-return-sequences"
         )
-    if text and input_file is not None:
-        raise UsageError("give texts or a file, not both", where="-i")
     refuse_unused(resume=resume, overwrite=overwrite, output=output, field=field, jsonl=jsonl)
+    several = _several(num_processes, recipe)
     if stream:
-        _refuse_beside_stream(text or [], jsonl=jsonl, scores=scores, resume=resume, generation=generation)
-    with ExitStack() as stack:
-        source = open_source(stack, text or [], input_file, errors)
-        target = stack.enter_context(Destination(output, overwrite=overwrite, resumable=True, resume=resume))
-        if target.is_complete:
-            console.say(f"{output} is complete, nothing to do")
-            return
-        lines = _one(source) if stream else source.lines
-        asked = with_preset(generation)
+        beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
+        _refuse_beside_stream({**beside, "--jsonl": jsonl, "--scores": scores}, generation)
+    asked = with_preset(generation)
+
+    def open_generator() -> TextGenerator:
         bundle, options = open_model(model, recipe)
         move(bundle, device, dtype)
-        generator = make_generator(
+        return make_generator(
             bundle,
             recipe_options=options,
             given=asked,
@@ -103,33 +103,84 @@ def generate(
             echo=echo,
             with_scores=scores or jsonl,
         )
-        if target.done:
-            console.say(f"{target.done} lines are there already, going on with line {target.done + 1}")
-        named = (field or "source") if jsonl else None
-        work = Lines(field=named, scores=scores, name=source.name)
-        groups = work.groups(lines, source.ready, skip=target.done)
+
+    if several and _worked_for_another(open_generator):
+        return
+    with ExitStack() as stack:
+        source = open_source(stack, text or [], input_file, errors)
+        target = stack.enter_context(Destination(output, overwrite=overwrite, resumable=True, resume=resume))
+        if target.is_complete:
+            console.say(f"{output} is complete, nothing to do")
+            if launched.world() > 1:
+                launched.dismiss()
+            return
+        work = Lines(field=(field or "source") if jsonl else None, scores=scores, name=source.name)
         if stream:
-            _stream(generator, groups, target)
-            _refuse_more(source)
+            _stream(open_generator, work, source, target)
+        elif several:
+            _deal(num_processes or 1, work, source, target)
         else:
-            _write(((group, _answers(generator, group)) for group in groups), work, source, target)
+            _generate(open_generator(), work, source, target)
+
+
+def _generate(generator: TextGenerator, work: Lines, source: Source, target: Destination) -> None:
+    """Answer the lines in this process."""
+    from seq2seq_cli.cli.running import report_cuts
+
+    def answer(group: list[Line]) -> list[Output]:
+        return generator.texts(
+            [line.source for line in group],
+            numbers=[line.number for line in group],
+            places=[line.where for line in group],
+        )
+
+    groups = work.groups(source.lines, source.ready, skip=target.done)
+    _write(((group, answer(group)) for group in groups), work, source, target)
     report_cuts(generator.truncated, generator.unreadable)
 
 
-def _answers(generator: TextGenerator, group: list[Line]) -> list[Output]:
-    return generator.texts(
-        [line.source for line in group],
-        numbers=[line.number for line in group],
-        places=[line.where for line in group],
-    )
+def _several(num_processes: int | None, recipe: Path | None) -> bool:
+    """Whether several processes share the lines: those of a launch, or as many as were asked for."""
+    world = launched.world()
+    if world > 1 and num_processes not in (None, world):
+        what = f"--num-processes {num_processes} inside a launch of {world} processes"
+        raise UsageError(what, where="s2s generate", remedy="leave it out")
+    several = world > 1 or (num_processes or 1) > 1
+    if several and str(recipe) == "-":
+        raise UsageError("several processes cannot share stdin", remedy="give the recipe as a file")
+    return several
+
+
+def _worked_for_another(open_generator: Callable[[], TextGenerator]) -> bool:
+    """True when this process is one of those that get their lines from another, and all are answered."""
+    from seq2seq_cli.processes.worker import link_to_dealer, serve
+
+    link = link_to_dealer()
+    if link is not None:
+        serve(link, open_generator)
+    return link is not None
+
+
+def _deal(processes: int, work: Lines, source: Source, target: Destination) -> None:
+    """Have the lines answered by several processes."""
+    from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.processes.dealer import Dealer
+
+    remedy = "run it again with --resume" if target.is_resumable else "run it again"
+    with Dealer[Line](remedy=remedy) as dealer:
+        dealer.start(cli.given, processes=processes)
+        groups = work.groups(source.lines, source.ready, skip=target.done)
+        answers = dealer.answers(groups, ready=source.ready, descriptor=source.descriptor)
+        _write(answers, work, source, target)
+        report_cuts(dealer.truncated, dealer.unreadable)
 
 
 def _write(
     answered: Iterator[tuple[list[Line], list[Output]]], work: Lines, source: Source, target: Destination
 ) -> None:
     """Write the answers as they come, with a bar on stderr unless a terminal shows the answers themselves."""
-    from seq2seq_cli.cli.inputs import joined
-
+    if target.done:
+        console.say(f"{target.done} lines are there already, going on with line {target.done + 1}")
     shown = not (target.is_stdout and sys.stdout.isatty())
     with console.progress(source.count, done=target.done, shown=shown) as advance:
         for group, outputs in answered:
@@ -137,19 +188,21 @@ def _write(
             advance(len(group))
 
 
-def _stream(generator: TextGenerator, groups: Iterator[list[Line]], target: Destination) -> None:
+def _stream(
+    open_generator: Callable[[], TextGenerator], work: Lines, source: Source, target: Destination
+) -> None:
+    """Answer the one line of an input that has no other, as far as can be seen without waiting."""
+    from seq2seq_cli.cli.running import report_cuts
     from seq2seq_cli.text.lines import one_line
 
-    for (line,) in groups:
-        generator.stream(line.source, lambda piece: target.write(one_line(piece)), place=line.where)
-        target.write("\n")
-
-
-def _one(source: Source) -> Iterator[str]:
-    """The first line of an input that has no other, as far as can be seen without waiting."""
     first = list(islice(source.lines, 1))
     _refuse_more(source)
-    return iter(first)
+    generator = open_generator()
+    for (line,) in work.groups(first, source.ready):
+        generator.stream(line.source, lambda piece: target.write(one_line(piece)), place=line.where)
+        target.write("\n")
+    _refuse_more(source)
+    report_cuts(generator.truncated, generator.unreadable)
 
 
 def _refuse_more(source: Source) -> None:
@@ -158,18 +211,10 @@ def _refuse_more(source: Source) -> None:
         raise UsageError("--stream takes one input", where=f"{source.name}:2", remedy=remedy)
 
 
-def _refuse_beside_stream(
-    text: list[str], *, jsonl: bool, scores: bool, resume: bool, generation: dict[str, Any]
-) -> None:
+def _refuse_beside_stream(flags: dict[str, bool], generation: dict[str, Any]) -> None:
     """UsageError for what needs the whole output, or several."""
-    beside = {
-        "several inputs": len(text) > 1,
-        "--jsonl": jsonl,
-        "--scores": scores,
-        "--resume": resume,
-        "--num-beams": (generation.get("num_beams") or 1) > 1,
-        "--num-return-sequences": (generation.get("num_return_sequences") or 1) > 1,
-    }
+    numbers = {name: (generation.get(name) or 1) > 1 for name in ("num_beams", "num_return_sequences")}
+    beside = {**flags, **{"--" + name.replace("_", "-"): value for name, value in numbers.items()}}
     named = [name for name, value in beside.items() if value]
     if named:
         raise UsageError(

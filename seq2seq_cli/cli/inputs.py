@@ -17,7 +17,7 @@ from seq2seq_cli import console
 from seq2seq_cli.errors import DataError, Finding, UsageError, counted
 
 if TYPE_CHECKING:
-    from seq2seq_cli.decoding.engine import Output
+    from seq2seq_cli.text.lines import Output
 
 #: how many wrong lines behind the first one an error looks for
 _LISTED = 19

@@ -42,6 +42,9 @@ FieldName = Annotated[
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, metavar="N", help="Padded tokens worked on together.")
 ]
+Processes = Annotated[
+    int | None, typer.Option("--num-processes", min=1, metavar="N", help="Start N local processes.")
+]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Number format.")]
 Errors = Annotated[

@@ -104,6 +104,10 @@ def move(bundle: Bundle, device: str, dtype: str) -> None:
     try:
         if place.type == "meta":
             raise RuntimeError("computes nothing")
+        if place.type != "cpu" and place.index is None and "LOCAL_RANK" in os.environ:
+            # one of several processes: to each its own, as far as there are so many
+            number = int(os.environ["LOCAL_RANK"]) % max(1, torch.accelerator.device_count())
+            place = torch.device(place.type, number)
         bundle.model.to(device=place, dtype=getattr(torch, dtype))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if "out of memory" in str(error).lower():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
-from seq2seq_cli.text.lines import settled
+from seq2seq_cli.text.lines import Output, settled
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
@@ -21,16 +20,7 @@ _LEAST = 32
 _LISTED = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What became of one input: the texts, the best first, their scores and their token ids."""
-
-    texts: tuple[str, ...]
-    scores: tuple[float, ...]
-    ids: tuple[tuple[int, ...], ...]
-
-
-EMPTY = Output(texts=("",), scores=(0.0,), ids=((),))
+EMPTY = Output(texts=("",), scores=(0.0,))
 
 
 class TextGenerator:
@@ -200,7 +190,6 @@ class TextGenerator:
             yield Output(
                 texts=tuple(text + new if self._echo else new for new in written),
                 scores=tuple(hypothesis.score for hypothesis in found),
-                ids=tuple(tuple(hypothesis.ids) for hypothesis in found),
             )
 
     def _decoded(self, prompt: list[int], ids: list[int], text: str) -> str:

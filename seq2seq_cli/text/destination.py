@@ -72,6 +72,11 @@ class Destination:
         """True when the text goes to stdout."""
         return self._path is None
 
+    @property
+    def is_resumable(self) -> bool:
+        """True when what is written stays after an error, to go on behind it."""
+        return self._resumable and self._part is not None
+
     def write(self, text: str) -> None:
         """Hand text to the system now, so that a reader has it."""
         data = text.encode("utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from seq2seq_cli import console
@@ -11,6 +12,14 @@ from seq2seq_cli.errors import DataError
 
 #: A line above this many bytes is refused, so that a stream without a newline cannot fill the memory.
 MAX_LINE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What became of one line: the texts, the best first, and their scores."""
+
+    texts: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 class ByteLines(Protocol):
