@@ -84,23 +84,24 @@ def evaluate(
         _refuse_beside_predictions(recipe, {**flags, **fields, **generation})
         _score_file(predictions, names, limit=limit, english=english)
         return
-    given_rows = _rows(_recipe(recipe), data, fields)[:limit]
+    chosen = _recipe(recipe)
+    given_rows = _rows(chosen, data, fields)[:limit]
     with ExitStack() as stack:
-        chosen = None if output is None else stack.enter_context(Destination(output, overwrite=overwrite))
+        written = None if output is None else stack.enter_context(Destination(output, overwrite=overwrite))
         result = _generate_and_score(
             given_rows,
             names,
             model=model,
-            recipe=recipe,
+            recipe=chosen,
             generation=generation,
-            destination=chosen,
+            destination=written,
             keep_longer=limit is not None and not overwrite,
             batch_tokens=batch_tokens,
             device=device,
             dtype=dtype,
             english=english,
         )
-    indent = None if chosen is not None and chosen.is_stdout else 2
+    indent = None if written is not None and written.is_stdout else 2
     print(json.dumps({**result, "rows": len(given_rows)}, indent=indent))
 
 
@@ -183,7 +184,7 @@ def _generate_and_score(
     names: list[str],
     *,
     model: str | None,
-    recipe: Path | None,
+    recipe: Recipe | None,
     generation: dict[str, Any],
     destination: Destination | None,
     keep_longer: bool,
@@ -223,9 +224,8 @@ def _generate_and_score(
         console.say(f"predictions: {place}")
     result: dict[str, Any] = scores(found, names, english=english)
     if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, Seq2Seq):
-        loaded = _recipe(recipe)
         lengths = ("max_source_length", "max_target_length")
-        cut = {name: getattr(loaded.data, name) for name in lengths} if loaded is not None else {}
+        cut = {name: getattr(recipe.data, name) for name in lengths} if recipe is not None else {}
         values = loss(bundle, rows, prefix=generator.prefix, batch_tokens=batch_tokens, **cut)
         result = {**{name: values[name] for name in LOSS_METRICS if name in names}, **result}
     return result

@@ -35,7 +35,7 @@ from seq2seq_cli.processes import launched
 from seq2seq_cli.text.destination import Destination
 
 if TYPE_CHECKING:
-    from seq2seq_cli.decoding.engine import TextGenerator
+    from seq2seq_cli.processes.worker import Writer
     from seq2seq_cli.text.lines import Output
 
 app = new_app()
@@ -76,7 +76,8 @@ def generate(
     Asking for a sampling option (--temperature, --top-k, --top-p) turns sampling on. Defaults come from the
     recipe, else from the checkpoint.
     """
-    from seq2seq_cli.cli.running import make_generator, move, open_model, with_preset
+    from seq2seq_cli.cli.running import Setup, open_writer, with_preset
+    from seq2seq_cli.recipe import Turns, load
 
     if text and input_file is not None:
         raise UsageError("give texts or a file, not both", where="-i")
@@ -88,23 +89,26 @@ def generate(
     several = _several(num_processes, recipe)
     if stream:
         beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
-        _refuse_beside_stream({**beside, "--jsonl": jsonl, "--scores": scores}, generation)
-    asked = with_preset(generation)
+        _refuse_together("--stream", {**beside, "--jsonl": jsonl, "--scores": scores}, generation)
+    chosen = None if recipe is None else load(recipe)
+    if isinstance(chosen, Turns):
+        beside = {"--model": model is not None, "--stream": stream, "--scores": scores}
+        _refuse_together("a recipe of turns", beside, {**generation, "num_beams": None})
 
-    def open_generator() -> TextGenerator:
-        bundle, options = open_model(model, recipe)
-        move(bundle, device, dtype)
-        return make_generator(
-            bundle,
-            recipe_options=options,
-            given=asked,
-            batch_tokens=batch_tokens,
-            truncate=truncation == "truncate",
-            echo=echo,
-            with_scores=scores or jsonl,
-        )
+    setup = Setup(
+        device=device,
+        dtype=dtype,
+        given=with_preset(generation),
+        batch_tokens=batch_tokens,
+        truncate=truncation == "truncate",
+        echo=echo,
+        with_scores=scores or jsonl,
+    )
 
-    if several and _worked_for_another(open_generator):
+    def open_it() -> Writer:
+        return open_writer(model, chosen, setup)
+
+    if several and _worked_for_another(open_it):
         return
     with ExitStack() as stack:
         source = open_source(stack, text or [], input_file, errors)
@@ -116,14 +120,14 @@ def generate(
             return
         work = Lines(field=(field or "source") if jsonl else None, scores=scores, name=source.name)
         if stream:
-            _stream(open_generator, work, source, target)
+            _stream(open_it, work, source, target)
         elif several:
             _deal(num_processes or 1, work, source, target)
         else:
-            _generate(open_generator(), work, source, target)
+            _generate(open_it(), work, source, target)
 
 
-def _generate(generator: TextGenerator, work: Lines, source: Source, target: Destination) -> None:
+def _generate(generator: Writer, work: Lines, source: Source, target: Destination) -> None:
     """Answer the lines in this process."""
     from seq2seq_cli.cli.running import report_cuts
 
@@ -151,13 +155,13 @@ def _several(num_processes: int | None, recipe: Path | None) -> bool:
     return several
 
 
-def _worked_for_another(open_generator: Callable[[], TextGenerator]) -> bool:
+def _worked_for_another(open_writer: Callable[[], Writer]) -> bool:
     """True when this process is one of those that get their lines from another, and all are answered."""
     from seq2seq_cli.processes.worker import link_to_dealer, serve
 
     link = link_to_dealer()
     if link is not None:
-        serve(link, open_generator)
+        serve(link, open_writer)
     return link is not None
 
 
@@ -188,16 +192,16 @@ def _write(
             advance(len(group))
 
 
-def _stream(
-    open_generator: Callable[[], TextGenerator], work: Lines, source: Source, target: Destination
-) -> None:
+def _stream(open_generator: Callable[[], Writer], work: Lines, source: Source, target: Destination) -> None:
     """Answer the one line of an input that has no other, as far as can be seen without waiting."""
     from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.text.lines import one_line
 
     first = list(islice(source.lines, 1))
     _refuse_more(source)
     generator = open_generator()
+    assert isinstance(generator, TextGenerator)
     for (line,) in work.groups(first, source.ready):
         generator.stream(line.source, lambda piece: target.write(one_line(piece)), place=line.where)
         target.write("\n")
@@ -211,14 +215,14 @@ def _refuse_more(source: Source) -> None:
         raise UsageError("--stream takes one input", where=f"{source.name}:2", remedy=remedy)
 
 
-def _refuse_beside_stream(flags: dict[str, bool], generation: dict[str, Any]) -> None:
+def _refuse_together(what: str, flags: dict[str, bool], generation: dict[str, Any]) -> None:
     """UsageError for what needs the whole output, or several."""
     numbers = {name: (generation.get(name) or 1) > 1 for name in ("num_beams", "num_return_sequences")}
     beside = {**flags, **{"--" + name.replace("_", "-"): value for name, value in numbers.items()}}
     named = [name for name, value in beside.items() if value]
     if named:
         raise UsageError(
-            f"--stream does not go with {', '.join(named)}",
+            f"{what} does not go with {', '.join(named)}",
             where="s2s generate",
             remedy="leave one of them out",
         )

@@ -68,9 +68,9 @@ def validate(
     overrides: Overrides = None,
 ) -> None:
     """Check a recipe and report everything that is wrong with it."""
-    from seq2seq_cli.recipe import load_recipe
+    from seq2seq_cli.recipe import load
 
-    load_recipe(file, overrides or ())
+    load(file, overrides or ())
     print(f"{file}: ok")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from seq2seq_cli.errors import S2SError, UsageError
 if TYPE_CHECKING:
     from seq2seq_cli.checkpoint.bundle import Bundle
     from seq2seq_cli.decoding.engine import TextGenerator
-    from seq2seq_cli.recipe import Recipe
+    from seq2seq_cli.processes.worker import Writer
+    from seq2seq_cli.recipe import Recipe, Turns
 
 #: where finetune leaves a link to its last result
 LATEST = Path("runs/latest")
@@ -36,7 +37,7 @@ def find_model(model: str | None) -> tuple[str, str]:
     )
 
 
-def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str, Any]]:
+def open_model(model: str | None, recipe: Recipe | None) -> tuple[Bundle, dict[str, Any]]:
     """The bundle, and the generation options of the recipe (none without one).
 
     With a recipe: its trained ``output``, else its ``model`` section combined in memory.
@@ -45,29 +46,71 @@ def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str
 
     options: dict[str, Any] = {}
     if recipe is not None:
-        from seq2seq_cli.recipe import load_recipe
-
-        loaded = load_recipe(recipe)
-        options = loaded.generation.model_dump(exclude_none=True)
+        options = recipe.generation.model_dump(exclude_none=True)
         options.pop("preset", None)  # already merged into the others
         if model is None:
-            if loaded.output is not None and (loaded.output / "config.json").is_file():
-                model = str(loaded.output)
+            if recipe.output is not None and (recipe.output / "config.json").is_file():
+                model = str(recipe.output)
             else:
-                bundle = build_from_recipe(loaded)
+                bundle = build_from_recipe(recipe)
                 warn_if_untrained(bundle)
                 return bundle, options
-    bundle = _load(*find_model(model))
-    warn_if_untrained(bundle)
-    return bundle, options
+    return _load(*find_model(model)), options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the command line wants models to write; ``given`` are its decoding options."""
+
+    device: str
+    dtype: str
+    given: Mapping[str, Any]
+    batch_tokens: int
+    truncate: bool
+    echo: bool
+    with_scores: bool
+
+
+def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) -> Writer:
+    """What answers lines: the one model, or those that take turns, each loaded once."""
+    from seq2seq_cli.recipe import Turns
+
+    if not isinstance(recipe, Turns):
+        bundle, options = open_model(model, recipe)
+        return _writer(bundle, options, setup)
+    from seq2seq_cli.tasks.corpse import Corpse
+
+    bundles: dict[str, Bundle] = {}
+    for turn in recipe.turns:
+        if turn.model not in bundles:
+            bundles[turn.model] = _load(turn.model, turn.where)
+    echoing = replace(setup, echo=True)
+    writers = [_writer(bundles[turn.model], turn.generation, echoing) for turn in recipe.turns]
+    return Corpse(writers, rounds=recipe.rounds, echo=setup.echo)
+
+
+def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGenerator:
+    move(bundle, setup.device, setup.dtype)
+    return make_generator(
+        bundle,
+        recipe_options=options,
+        given=setup.given,
+        batch_tokens=setup.batch_tokens,
+        truncate=setup.truncate,
+        echo=setup.echo,
+        with_scores=setup.with_scores,
+    )
 
 
 def _load(reference: str, named_by: str) -> Bundle:
-    """The bundle; its errors say who named it, where that was not the command line."""
-    from seq2seq_cli.checkpoint.bundle import load_bundle
+    """The bundle; its errors say who named it, where that was not the command line. Warns of one that was
+    never trained."""
+    from seq2seq_cli.checkpoint.bundle import load_bundle, warn_if_untrained
 
     try:
-        return load_bundle(reference)
+        bundle = load_bundle(reference)
+        warn_if_untrained(bundle)
+        return bundle
     except S2SError as error:
         if named_by:
             error.findings = tuple(

@@ -70,15 +70,17 @@ def summarize(
         report_cuts,
         with_preset,
     )
+    from seq2seq_cli.recipe import load_recipe
     from seq2seq_cli.text.destination import Destination
 
     if (generation.get("num_return_sequences") or 1) > 1:
         raise UsageError("summarize writes one summary a document", where="--num-return-sequences")
     refuse_unused(overwrite=overwrite, output=output, field=field, jsonl=jsonl)
+    chosen = None if recipe is None else load_recipe(recipe)
     with ExitStack() as stack:
         target = stack.enter_context(Destination(output, overwrite=overwrite))
         asked = with_preset(generation)
-        bundle, options = open_model(model, recipe)
+        bundle, options = open_model(model, chosen)
         move(bundle, device, dtype)
         generator = make_generator(
             bundle,

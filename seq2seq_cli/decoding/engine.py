@@ -90,7 +90,9 @@ class TextGenerator:
             keys, shown = [numbers[place] for place in batch], [texts[place] for place in batch]
             for place, output in zip(batch, self._run(rows, shown, keys), strict=True):
                 outputs[place] = output
-        self.unreadable += sum(not ids for ids in encoded.values())
+        for place in (place for place, ids in encoded.items() if not ids):
+            self.unreadable += 1
+            outputs[place] = Output(texts=(self._echoed(texts[place], ""),), scores=(0.0,))
         return outputs
 
     def stream(self, text: str, write: Callable[[str], None], *, place: str = "input 1") -> None:
@@ -108,21 +110,21 @@ class TextGenerator:
             return
         row = self._encode([text], [place])[0]
         self.unreadable += not row
-        if self._echo:
-            write(text)
-        done, ids = "", list[int]()
+        done, ids = self._echoed(text, ""), list[int]()
+        if done:
+            write(done)
 
         def tell(tokens: Tensor) -> None:
             nonlocal done
             ids.append(int(tokens[0]))
-            whole = settled(self._decoded(row, ids, text))
+            whole = settled(self._echoed(text, self._decoded(row, ids, text)))
             if len(whole) > len(done) and whole.startswith(done):
                 write(whole[len(done) :])
                 done = whole
 
         if row:
             (output,) = self._run([row], [text], [0], tell=tell)
-            write(output.texts[0][len(done) + len(text) * self._echo :])
+            write(output.texts[0][len(done) :])
 
     @property
     def source_limit(self) -> int:
@@ -188,9 +190,16 @@ class TextGenerator:
         for text, row, found in zip(texts, rows, hypotheses, strict=True):
             written = [self._decoded(row, hypothesis.ids, text) for hypothesis in found]
             yield Output(
-                texts=tuple(text + new if self._echo else new for new in written),
+                texts=tuple(self._echoed(text, new) for new in written),
                 scores=tuple(hypothesis.score for hypothesis in found),
             )
+
+    def _echoed(self, text: str, new: str) -> str:
+        """What is put out for a text. A continuation brings its space along, what a pair writes does not."""
+        if not self._echo:
+            return new
+        joint = " " if isinstance(self._model, Seq2Seq) and new and not text[-1].isspace() else ""
+        return text + joint + new
 
     def _decoded(self, prompt: list[int], ids: list[int], text: str) -> str:
         """The text of new tokens; a continuation keeps the space that joins it to its prompt, where ``text``

@@ -76,8 +76,8 @@ class Dealer(Generic[J]):
         return sum(worker.unreadable for worker in self._workers)
 
     def start(self, arguments: Sequence[str], *, processes: int) -> None:
-        """Get workers: as many ``processes`` on this machine that run ``python -m seq2seq_cli ARGUMENTS``; in a
-        launch one of them, and the other ranks."""
+        """Get workers: ``processes`` on this machine that run the program with ``arguments``; in a launch one
+        of these, and the other ranks."""
         world = launched.world()
         for number in range(1 if world > 1 else processes):
             self._start(arguments, number, max(world, processes))

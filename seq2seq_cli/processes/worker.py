@@ -24,9 +24,10 @@ VARIABLE = "S2S_WORKER"
 class Writer(Protocol):
     """What answers lines: a text generator, or several that take turns."""
 
-    truncated: int
-    unreadable: int
-
+    @property
+    def truncated(self) -> int: ...
+    @property
+    def unreadable(self) -> int: ...
     def texts(
         self, texts: Sequence[str], *, numbers: Sequence[int] | None, places: Sequence[str] | None
     ) -> list[Output]:

@@ -7,6 +7,7 @@ from seq2seq_cli.recipe.load import (
     Recipe,
     generation_section,
     json_schema,
+    load,
     load_preset,
     load_recipe,
     require,
@@ -25,6 +26,7 @@ from seq2seq_cli.recipe.sections import (
     TrainingSection,
     TrainTokenizer,
 )
+from seq2seq_cli.recipe.turns import Turns
 
 __all__ = [
     "PAIRED",
@@ -39,8 +41,10 @@ __all__ = [
     "TokenizersSection",
     "TrainTokenizer",
     "TrainingSection",
+    "Turns",
     "generation_section",
     "json_schema",
+    "load",
     "load_preset",
     "load_recipe",
     "merge_generation",

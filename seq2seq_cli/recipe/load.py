@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, NoReturn
 
+from pydantic import TypeAdapter
+
 from seq2seq_cli import resources
 from seq2seq_cli.errors import Finding, UsageError, nearest
 from seq2seq_cli.recipe import yaml12
@@ -20,10 +22,12 @@ from seq2seq_cli.recipe.sections import (
     RecipeFile,
     TrainingSection,
 )
+from seq2seq_cli.recipe.turns import Turns, TurnsFile, resolve_turns, turns_problems
 from seq2seq_cli.recipe.validation import validate
 from seq2seq_cli.recipe.yaml12 import Document, Path, Place
 
 _LARGEST_FILE = 1 << 18
+_GENERATION: Path = ("generation",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,19 @@ class Recipe:
 
 
 def load_recipe(path: FilePath, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe; ``-`` is stdin. Each override is ``section.key=value``, value in YAML.
+    """As ``load``, for what only a recipe with a model has a use for."""
+    found = load(path, overrides)
+    if isinstance(found, Turns):
+        remedy = "`s2s generate --recipe FILE` plays it"
+        raise UsageError(
+            "a recipe of turns has no model of its own", where=found.turns[0].where, remedy=remedy
+        )
+    return found
+
+
+def load(path: FilePath, overrides: Sequence[str] = ()) -> Recipe | Turns:
+    """Read and check a recipe of either kind; ``-`` is stdin. Each override is ``section.key=value``, value
+    in YAML.
 
     Raises:
         UsageError: with everything that is wrong at once, each with ``file:line:column``.
@@ -74,12 +90,19 @@ def load_recipe(path: FilePath, overrides: Sequence[str] = ()) -> Recipe:
         _refuse(*(finding for _, finding in document.problems))
     for override in overrides:
         _override(document, override)
-    raw, preset, problems = _with_preset(document)
-    checked, more = validate(RecipeFile, raw, recipe_problems, broken=document.broken)
+    raw = {n: {} if v is None and n != "output" else v for n, v in document.value.items()}
+    presets, problems = _presets(raw, document)
+    checked: RecipeFile | TurnsFile | None
+    if "turns" in raw:
+        checked, more = validate(TurnsFile, raw, turns_problems, broken=document.broken)
+    else:
+        checked, more = validate(RecipeFile, raw, recipe_problems, broken=document.broken)
     found = [*document.problems, *problems, *_findings(more, document)]
     if found or checked is None:
         _refuse(*(finding for _, finding in sorted(found, key=lambda pair: (pair[0].line == 0, pair[0]))))
-    return _resolve(checked, preset, name, document)
+    if isinstance(checked, TurnsFile):
+        return resolve_turns(checked, presets, document)
+    return _resolve(checked, presets.get(_GENERATION, {}), name, document)
 
 
 def where_of(recipe: Recipe, key: str) -> str:
@@ -131,7 +154,7 @@ def generation_section(values: Mapping[str, Any], *, where: Callable[[str], str]
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
-    schema = RecipeFile.model_json_schema()
+    schema = TypeAdapter(RecipeFile | TurnsFile).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "s2s recipe"}
 
 
@@ -209,20 +232,25 @@ def _report(document: Document, place: Place, what: str, remedy: str) -> None:
     document.problems.append((place, Finding(what, str(place), remedy)))
 
 
-def _with_preset(document: Document) -> tuple[dict[str, Any], dict[str, Any], list[tuple[Place, Finding]]]:
-    """The document's value with empty sections made sections, and the options of its preset."""
-    raw = {
-        name: {} if value is None and name != "output" else value for name, value in document.value.items()
-    }
-    generation = raw.get("generation")
-    name = generation.get("preset") if isinstance(generation, dict) else None
-    if not isinstance(name, str):
-        return raw, {}, []
-    place = document.place(("generation", "preset"))
-    try:
-        return raw, load_preset(name, where=str(place)), []
-    except UsageError as error:
-        return raw, {}, [(place, finding) for finding in error.findings]
+def _presets(
+    raw: dict[str, Any], document: Document
+) -> tuple[dict[Path, dict[str, Any]], list[tuple[Place, Finding]]]:
+    """The options of the presets that generation sections name, by the section's path."""
+    sections: dict[Path, Any] = {_GENERATION: raw.get("generation")}
+    turns = raw.get("turns")
+    for number, turn in enumerate(turns if isinstance(turns, list) else []):
+        sections["turns", number, "generation"] = turn.get("generation") if isinstance(turn, dict) else None
+    found: dict[Path, dict[str, Any]] = {}
+    problems: list[tuple[Place, Finding]] = []
+    for path, section in sections.items():
+        name = section.get("preset") if isinstance(section, dict) else None
+        if isinstance(name, str):
+            place = document.place((*path, "preset"))
+            try:
+                found[path] = load_preset(name, where=str(place))
+            except UsageError as error:
+                problems += [(place, finding) for finding in error.findings]
+    return found, problems
 
 
 def _findings(problems: Sequence[Problem], document: Document) -> Iterator[tuple[Place, Finding]]:

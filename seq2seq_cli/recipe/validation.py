@@ -179,10 +179,8 @@ def _nearest_key(key: str, above: Path, model: type[BaseModel]) -> str:
 def _keys_at(path: Path, model: type[BaseModel]) -> list[str]:
     """The keys that a section accepts."""
     models = [model]
-    for part in path:
-        fields = [
-            each.model_fields[part] for each in models if isinstance(part, str) and part in each.model_fields
-        ]
+    for part in filter(lambda part: isinstance(part, str), path):  # a list's keys are those of its members
+        fields = [each.model_fields[part] for each in models if part in each.model_fields]
         models = [inner for field in fields for inner in _models(field.annotation)]
     return [name for each in models for name in each.model_fields]
 

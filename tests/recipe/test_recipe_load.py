@@ -420,8 +420,10 @@ def test_require_names_what_is_missing(write: Write) -> None:
 
 def test_schema_is_json_and_knows_every_section() -> None:
     schema = json.loads(json.dumps(json_schema()))
-    assert set(schema["properties"]) == {"model", "data", "training", "generation", "output"}
-    assert schema["additionalProperties"] is False
+    recipe, turns = (schema["$defs"][each["$ref"].split("/")[-1]] for each in schema["anyOf"])
+    assert set(recipe["properties"]) == {"model", "data", "training", "generation", "output"}
+    assert set(turns["properties"]) == {"turns", "rounds", "generation"}
+    assert recipe["additionalProperties"] is turns["additionalProperties"] is False
     encoder = schema["$defs"]["ModelSection"]["properties"]["encoder"]
     assert {"type": "string"} in encoder["anyOf"]
     described = schema["$defs"]["TrainingSection"]["properties"]
