@@ -99,7 +99,8 @@ class Lines:
         arrived."""
         from seq2seq_cli.text.stream import groups
 
-        return groups(self._parsed(islice(enumerate(lines, start=1), skip, None), ready), ready=ready)
+        numbered = islice(enumerate(lines, start=1), skip, None)
+        return groups(self._parsed(numbered, ready), ready=ready, size=lambda line: len(line.source))
 
     def _parsed(self, lines: Iterator[tuple[int, str]], ready: Callable[[], bool]) -> Iterator[Line]:
         for number, line in lines:

@@ -55,15 +55,23 @@ class PipeReader:
 
 
 def groups(
-    items: Iterable[T], *, ready: Callable[[], bool] = lambda: True, first: int = 32, most: int = 1024
+    items: Iterable[T],
+    *,
+    ready: Callable[[], bool] = lambda: True,
+    size: Callable[[T], int] = lambda item: 1,
+    first: int = 32,
+    most: int = 1024,
+    largest: int = 1 << 22,
 ) -> Iterator[list[T]]:
     """Lists of the items that are there, in order. The first lists are short, so that the first results
-    come soon; later ones grow, so that batches fill. Ends a list when nothing more is ``ready``."""
-    size, group = first, list[T]()
+    come soon; later ones grow, so that batches fill. Ends a list when nothing more is ``ready``, and when its
+    sizes add up to ``largest``, so that a thousand books do not lie in memory together."""
+    limit, group, total = first, list[T](), 0
     for item in items:
         group.append(item)
-        if len(group) >= size or not ready():
+        total += size(item)
+        if len(group) >= limit or total >= largest or not ready():
             yield group
-            size, group = min(2 * size, most), []
+            limit, group, total = min(2 * limit, most), [], 0
     if group:
         yield group

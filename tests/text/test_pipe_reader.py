@@ -41,3 +41,7 @@ def test_groups_grow_while_lines_are_there() -> None:
     assert sizes[:5] == [32, 64, 128, 256, 512]
     assert max(sizes) == 1024
     assert sum(sizes) == 5000
+
+
+def test_p5_long_lines_come_in_short_groups() -> None:
+    assert [len(group) for group in groups(range(6), size=lambda item: 400, largest=1000)] == [3, 3]
