@@ -46,22 +46,29 @@ def open_source(stack: ExitStack, text: Sequence[str], input_file: Path | None, 
         return Source(
             lines=iter(text), ready=lambda: True, name="argument", descriptor=None, count=lambda: len(text)
         )
+    number, name = 0, "stdin"
     if input_file is not None and str(input_file) != "-":
         file, name = stack.enter_context(open_lines(input_file)), str(input_file)
-        lines = read_lines(file, name=name, errors=errors)
         number = file.fileno()
-        return Source(
-            lines=lines,
-            ready=lambda: True,
-            name=name,
-            descriptor=number,
-            count=lambda: count_lines(number),
-        )
-    if sys.stdin is None or sys.stdin.isatty():
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            lines = read_lines(file, name=name, errors=errors)
+            return Source(
+                lines=lines,
+                ready=lambda: True,
+                name=name,
+                descriptor=number,
+                count=lambda: count_lines(number),
+            )
+    elif sys.stdin is None or sys.stdin.isatty():
         console.say("reading lines from the terminal; end with Ctrl-D")
-    reader = PipeReader(0)
-    lines = read_lines(reader, name="stdin", errors=errors)
-    return Source(lines=lines, ready=reader.ready, name="stdin", descriptor=0, count=lambda: count_lines(0))
+    reader = PipeReader(number)
+    return Source(
+        lines=read_lines(reader, name=name, errors=errors),
+        ready=reader.ready,
+        name=name,
+        descriptor=number,
+        count=lambda: count_lines(number),
+    )
 
 
 def count_lines(descriptor: int) -> int | None:

@@ -117,9 +117,7 @@ def _groups(
     stack: ExitStack, files: list[str], field: str | None, *, one_a_line: bool, errors: str
 ) -> Iterator[tuple[Lines, list[Line]]]:
     """Lists of documents as they arrive, each with what writes their lines."""
-    from seq2seq_cli.cli.inputs import Line, Lines, open_lines
-    from seq2seq_cli.text.lines import read_lines
-    from seq2seq_cli.text.stream import PipeReader
+    from seq2seq_cli.cli.inputs import Line, Lines, open_source
 
     if not one_a_line:
         work = Lines(field=None, scores=False, name="")
@@ -132,11 +130,9 @@ def _groups(
         )
         return
     for name in files or ["-"]:
-        shown = "stdin" if name == "-" else name
-        reader = PipeReader(0) if name == "-" else None
-        lines = read_lines(reader or stack.enter_context(open_lines(Path(name))), name=shown, errors=errors)
-        work = Lines(field=field, scores=False, name=shown)
-        for group in work.groups(lines, reader.ready if reader else lambda: True):
+        source = open_source(stack, [], Path(name), errors)
+        work = Lines(field=field, scores=False, name=source.name)
+        for group in work.groups(source.lines, source.ready):
             yield work, group
 
 

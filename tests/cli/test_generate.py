@@ -59,6 +59,13 @@ def test_p4_invalid_utf8_is_named_or_replaced(s2s: Run, pair_folder: Path) -> No
     assert b"1 line(s) with invalid UTF-8" in replaced.stderr
 
 
+def test_p4_a_lone_surrogate_is_named(s2s: Run, pair_folder: Path) -> None:
+    stdin = b'{"source": "tea"}\n{"source": "a \\ud800 b"}\n'
+    done = s2s("generate", "-m", pair_folder, *SHORT, "--jsonl", stdin=stdin)
+    assert done.returncode == 3
+    assert b"lone surrogate \xc2\xb7 stdin:2" in done.stderr
+
+
 def test_p5_a_long_line_is_cut_and_counted(s2s: Run, pair_folder: Path) -> None:
     done = s2s("generate", "-m", pair_folder, *SHORT, stdin=b"tea " * 250_000 + b"\ntea\n")
     assert done.returncode == 0, done.stderr
@@ -104,6 +111,30 @@ def test_p6_a_slow_writer_gives_the_same_bytes_as_a_file(s2s: Run, pair_folder: 
         process.stdin.close()
         assert process.stdout.read() == from_file.stdout
         assert process.wait(timeout=30) == 0
+
+
+def test_p6_named_pipes_are_answered_as_lines_come(pair_folder: Path, tmp_path: Path) -> None:
+    """Nothing waits for a full batch, also where the pipe has a name."""
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "seq2seq_cli", "generate", "-q", "-m", str(pair_folder), *SHORT]
+    with subprocess.Popen([*command, "-i", "pipe"], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        with (tmp_path / "pipe").open("wb", buffering=0) as pipe:
+            for line in (b"tea\n", b"\n", b"tea and cake\n"):
+                pipe.write(line)
+                assert process.stdout.readline().endswith(b"\n")
+        assert process.stdout.read() == b""
+        assert process.wait(timeout=30) == 0
+
+
+def test_p6_process_substitution_gives_the_same_bytes(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(b"who sells tea\n\ntea and cake\nlist all")
+    from_file = s2s("generate", "-m", pair_folder, *SHORT, "-i", "in.txt")
+    command = f"'{sys.executable}' -m seq2seq_cli generate -q -m '{pair_folder}' {' '.join(SHORT)}"
+    script = f"{command} -i <(cat in.txt)"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, cwd=tmp_path, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == from_file.stdout
 
 
 def test_p1_a_reader_that_goes_away_is_no_error(pair_folder: Path, tmp_path: Path) -> None:
