@@ -30,6 +30,7 @@ def commands(folder: Path) -> list[tuple[str, list[str], str, list[str]]]:
     return [
         ("s2s --help", [s2s, "--help"], *help_),
         ("s2s recipes ls", [s2s, "recipes", "ls"], *bare),
+        ("s2s generate, one line, of torch alone", generate, *bare),
         (
             "s2s generate, one line",
             generate,

@@ -16,7 +16,12 @@ class Section(BaseModel):
     """Settings of every section: values are never converted, unknown keys and NaN are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,  # a command builds the sections that it reads, not all of them at its start
     )
 
 

@@ -95,7 +95,7 @@ def test_p8_a_killed_process_is_named_and_resume_goes_on(s2s: Run, pair_folder: 
         workers = children(process)
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=60) == 1
         assert process.stderr is not None
         assert process.stderr.read() == (
             b"process 1 of 2 was lost: killed by SIGKILL \xc2\xb7 run it again with --resume\n"
@@ -116,7 +116,7 @@ def test_p7_sigterm_ends_all_processes(pair_folder: Path, tmp_path: Path) -> Non
         wait_for_lines(tmp_path / "out.txt.part")
         workers = children(process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=60) == 143
     assert are_gone(workers)
     assert (tmp_path / "out.txt.part").stat().st_size
 
@@ -132,7 +132,7 @@ def test_p5_slow_lines_are_answered_as_they_come(pair_folder: Path, tmp_path: Pa
             assert process.stdout.readline().endswith(b"\n")
         process.stdin.close()
         assert process.stdout.read() == b""
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_p1_a_reader_that_goes_away_ends_all_processes(pair_folder: Path, tmp_path: Path) -> None:

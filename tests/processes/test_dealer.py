@@ -124,18 +124,18 @@ def test_a_worker_that_hangs_up_is_named() -> None:
 
 
 def test_a_worker_that_says_nothing_is_lost_and_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "SILENCE", 0.4)
-    monkeypatch.setattr(wire, "BEAT", 0.05)
-    monkeypatch.setattr("seq2seq_cli.processes.worker.BEAT", 0.05)
-    with make_dealer(1, slowest=2.0) as dealer:
-        assert len(list(answers(dealer, iter([[Job(0)], [Job(1)]])))) == 2
-    with make_dealer(1, slowest=2.0) as dealer:
+    monkeypatch.setattr(wire, "SILENCE", 1.5)
+    monkeypatch.setattr(wire, "BEAT", 0.1)
+    monkeypatch.setattr("seq2seq_cli.processes.worker.BEAT", 0.1)
+    with make_dealer(1, slowest=3.0) as dealer:  # its first answer takes 2.5 s
+        assert len(list(answers(dealer, iter([[Job(0)]])))) == 1
+    with make_dealer(1) as dealer:
         ours, theirs = socket.socketpair()
         dealer.add("rank 1 of 2", Link(ours))
         begun = time.monotonic()
         with pytest.raises(S2SError, match="rank 1 of 2 was lost: no sign of life"):
             list(answers(dealer, groups(map(Job, range(100)))))
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         theirs.close()
 
 
