@@ -129,7 +129,7 @@ def test_a_worker_that_says_nothing_is_lost_and_a_slow_one_is_not(monkeypatch: p
     monkeypatch.setattr("seq2seq_cli.processes.worker.BEAT", 0.1)
     with make_dealer(1, slowest=3.0) as dealer:  # its first answer takes 2.5 s
         assert len(list(answers(dealer, iter([[Job(0)]])))) == 1
-    with make_dealer(1) as dealer:
+    with make_dealer(1, slowest=3.0) as dealer:
         ours, theirs = socket.socketpair()
         dealer.add("rank 1 of 2", Link(ours))
         begun = time.monotonic()
