@@ -25,6 +25,7 @@ from seq2seq_cli.cli.options import (
     OutputFile,
     Overwrite,
     Processes,
+    Quantize,
     RecipeFile,
     Truncation,
     new_app,
@@ -66,6 +67,7 @@ def generate(
     num_processes: Processes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    quantize: Quantize = None,
     errors: Errors = "strict",
     truncation: Truncation = "truncate",
     *,
@@ -98,6 +100,7 @@ def generate(
     setup = Setup(
         device=device,
         dtype=dtype,
+        quantize=quantize,
         given=with_preset(generation),
         batch_tokens=batch_tokens,
         truncate=truncation == "truncate",

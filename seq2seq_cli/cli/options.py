@@ -46,6 +46,10 @@ Processes = Annotated[
     int | None, typer.Option("--num-processes", min=1, metavar="N", help="Start N local processes.")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")]
+Quantize = Annotated[
+    Literal["int8"] | None,
+    typer.Option("--quantize", help="Round the matrices to eight bits: faster on a CPU, less exact."),
+]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Number format.")]
 Errors = Annotated[
     Literal["strict", "replace"], typer.Option("--errors", help="What to do on invalid UTF-8.")

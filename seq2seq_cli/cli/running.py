@@ -64,6 +64,7 @@ class Setup:
 
     device: str
     dtype: str
+    quantize: str | None
     given: Mapping[str, Any]
     batch_tokens: int
     truncate: bool
@@ -90,7 +91,7 @@ def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) 
 
 
 def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGenerator:
-    move(bundle, setup.device, setup.dtype)
+    move(bundle, setup.device, setup.dtype, quantize=setup.quantize)
     return make_generator(
         bundle,
         recipe_options=options,
@@ -134,8 +135,11 @@ def build_from_recipe(recipe: Recipe) -> Bundle:
     return build_model(recipe, rows)
 
 
-def move(bundle: Bundle, device: str, dtype: str) -> None:
-    """Put the model on a device, in a number format. UsageError when the device is not there."""
+def move(bundle: Bundle, device: str, dtype: str, *, quantize: str | None = None) -> None:
+    """Put the model on a device, in a number format, its matrices rounded where asked for.
+
+    UsageError when the device is not there, or does not go with that.
+    """
     import torch
 
     try:
@@ -160,6 +164,13 @@ def move(bundle: Bundle, device: str, dtype: str) -> None:
             where="--device",
             remedy="`s2s env` lists those that can",
         ) from None
+    if quantize is not None:
+        from seq2seq_cli.model.quantized import quantize as round_matrices
+
+        if place.type != "cpu" or dtype != "float32":
+            remedy = "leave out --device and --dtype"
+            raise UsageError("eight bits are for float32 on a CPU", where="--quantize", remedy=remedy)
+        round_matrices(bundle.model)
 
 
 def with_preset(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from seq2seq_cli.cli.options import (
     ModelReference,
     OutputFile,
     Overwrite,
+    Quantize,
     RecipeFile,
     new_app,
     with_generation_options,
@@ -53,6 +54,7 @@ def summarize(
     batch_tokens: BatchTokens = 4096,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    quantize: Quantize = None,
     errors: Errors = "strict",
     *,
     generation: dict[str, Any],
@@ -81,7 +83,7 @@ def summarize(
         target = stack.enter_context(Destination(output, overwrite=overwrite))
         asked = with_preset(generation)
         bundle, options = open_model(model, chosen)
-        move(bundle, device, dtype)
+        move(bundle, device, dtype, quantize=quantize)
         generator = make_generator(
             bundle,
             recipe_options=options,

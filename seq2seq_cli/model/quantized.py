@@ -58,7 +58,7 @@ def quantize(model: nn.Module) -> None:
             for name, child in list(module.named_children()):
                 if isinstance(child, Linear):
                     setattr(module, name, QuantizedLinear(child.weight, child.bias))
-        elif isinstance(module, Head):
+        elif isinstance(module, Head) and module.product is None:
             module.product = QuantizedLinear(module.weight, module.bias)
             if not module.is_tied:
                 del module.weight

@@ -96,6 +96,7 @@ def test_weights_are_loaded_once(models: Path, monkeypatch: pytest.MonkeyPatch) 
     setup = Setup(
         device="cpu",
         dtype="float32",
+        quantize=None,
         given={"max_new_tokens": 2},
         batch_tokens=64,
         truncate=True,

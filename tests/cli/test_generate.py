@@ -312,6 +312,18 @@ def test_a_single_stack_continues_its_prompt(s2s: Run, stack_folder: Path) -> No
     assert b"1 input(s) were longer" in long.stderr
 
 
+def test_eight_bits_score_nearly_the_same(s2s: Run, pair_folder: Path) -> None:
+    call = ("generate", "-m", pair_folder, *SHORT, "--scores", "who sells tea")
+    plain, rounded = s2s(*call), s2s(*call, "--quantize", "int8")
+    assert rounded.returncode == 0, rounded.stderr
+    before, after = (float(done.stdout.split(b"\t")[0]) for done in (plain, rounded))
+    assert before != after
+    assert before == pytest.approx(after, abs=0.1)
+    refused = s2s(*call, "--quantize", "int8", "--dtype", "bfloat16")
+    assert refused.returncode == 2
+    assert b"eight bits are for float32 on a CPU" in refused.stderr
+
+
 def test_scores_stand_before_the_text(s2s: Run, pair_folder: Path) -> None:
     done = s2s("generate", "-m", pair_folder, *SHORT, "--scores", "tea")
     score, _, text = done.stdout.decode().partition("\t")
