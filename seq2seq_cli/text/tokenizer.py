@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tokenizers
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, decoders, models
 
 from seq2seq_cli.errors import CheckpointError, DataError, S2SError
+from seq2seq_cli.text.pieces import of_bytes, of_signs
 
 if TYPE_CHECKING:
     from seq2seq_cli.text.words import Words
@@ -234,6 +235,18 @@ class Tokenizer:
         if self._config.get("clean_up_tokenization_spaces") and (self._words or self.kind != "bpe"):
             text = _clean_up(text)
         return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token alone, to be read: spaces and bytes as such, not as the vocabulary's signs for them;
+        ``#ID`` for an id outside it."""
+        over_bytes = isinstance(self._backend.decoder, decoders.ByteLevel)
+        found = []
+        for i in map(int, ids):
+            token = self._backend.id_to_token(i) if i >= 0 else None
+            if token is not None and token not in self._added:
+                token = of_bytes(token) if over_bytes else of_signs(token)
+            found.append(f"#{i}" if token is None else token)
+        return found
 
     def extended(self, named: Mapping[str, str]) -> Tokenizer:
         """A copy with more special tokens, by their names in tokenizer_config.json (``eos_token``, ...)."""

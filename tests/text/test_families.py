@@ -257,3 +257,18 @@ def test_refused_settings(
     write(folder, tokenizer_config__json=settings)
     with pytest.raises(CheckpointError, match=message):
         Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "roberta", "t5", "xlnet", "openai-gpt", "xlm"])
+def test_pieces_are_text(model_type: str, published: Any) -> None:
+    """No sign of the vocabulary is left: put together they are the text."""
+    tokenizer = tokenizer_of(published, model_type)
+    text = "the tea of a café" if model_type in ("gpt2", "roberta", "t5") else "the tea of a cafe"
+    pieces = tokenizer.pieces(tokenizer.encode([text], special=False)[0])
+    assert "".join(pieces).strip() == text
+
+
+def test_pieces_that_are_no_text(published: Any) -> None:
+    gpt2, bert = tokenizer_of(published, "gpt2"), tokenizer_of(published, "bert")
+    assert gpt2.pieces(gpt2.encode(["\u4e00"])[0]) == ["\\xe4", "\\xb8", "\\x80"]
+    assert bert.pieces([*bert.encode([""])[0], 99_999, -1]) == ["[CLS]", "[SEP]", "#99999", "#-1"]
