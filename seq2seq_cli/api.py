@@ -13,9 +13,10 @@ from seq2seq_cli.checkpoint.saving import save_bundle
 from seq2seq_cli.combiner import Share, Side
 from seq2seq_cli.combiner import combine as _combine
 from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
+from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.engine import TextGenerator
-from seq2seq_cli.errors import UsageError
-from seq2seq_cli.model import Seq2Seq, Stack
+from seq2seq_cli.errors import CheckpointError, DataError, UsageError
+from seq2seq_cli.model import PrefixModel, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 __all__ = ["Hypothesis", "Pair", "combine", "generate_ids", "load"]
@@ -85,6 +86,35 @@ class Pair:
             truncate=truncate,
         )
         return [list(output.texts) for output in generator.texts(texts)]
+
+    def attention(self, source: str, target: str | Sequence[int]) -> Alignment:
+        """How much each token of a target saw of each token of its source, in every layer and head.
+
+        A text is read as in training, with the eos id behind it; ids are those of a ``Hypothesis``.
+        CheckpointError for a language model, which has no source, and one without tokenizers or special ids;
+        DataError where a side is empty or longer than the model takes.
+        """
+        model, ids = self.model, self.model.special_ids
+        left, right = self.source_tokenizer, self.target_tokenizer
+        if isinstance(model, Stack) or left is None or right is None or ids.start is None or not ids.eos:
+            raise CheckpointError(
+                "attention needs an encoder-decoder with tokenizers, start and eos id",
+                where=self.bundle.reference,
+            )
+        read = left.encode([source])[0]
+        if isinstance(target, str):
+            first = [] if self.bundle.first_id is None else [self.bundle.first_id]
+            said = [*first, *right.encode([target], special=False)[0], ids.eos[0]]
+        else:
+            said = list(target)
+        lengths = (len(read), len(said))
+        limits = (model.encoder.config.max_positions, model.decoder.config.max_positions)
+        if isinstance(model, PrefixModel):
+            limits = (limits[0] - len(said), limits[1])
+        if min(lengths) < 1 or lengths[0] > limits[0] or lengths[1] > limits[1]:
+            what = f"a source of {lengths[0]} tokens and a target of {lengths[1]}"
+            raise DataError(f"{what}: the model takes 1 to {limits[0]} and 1 to {limits[1]}")
+        return align(model, read, said, start=ids.start, source_tokenizer=left, target_tokenizer=right)
 
 
 def load(reference: str | Path, *, role: Literal["encoder", "decoder"] | None = None) -> Pair:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.stepper import Hypothesis
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.lines import Output, settled
@@ -126,6 +128,28 @@ class TextGenerator:
             (output,) = self._run([row], [text], [0], tell=tell)
             write(output.texts[0][len(done) :])
 
+    def aligned(self, text: str, *, place: str = "input 1") -> tuple[Output, Alignment]:
+        """The output of one text, and what the tokens of its best hypothesis looked at. UsageError for a
+        model without a source, DataError for a text that gives no token."""
+        if not isinstance(self._model, Seq2Seq):
+            remedy = "use one that was combined of two, or with --single-stack"
+            raise UsageError("a language model has no source to attend to", where=self._name, remedy=remedy)
+        row = self._encode([text], [place])[0] if text.strip() else []
+        if not row:
+            raise DataError("an empty input attends to nothing", where=place, remedy="give it a text")
+        kept: list[Hypothesis] = []
+        (output,) = self._run([row], [text], [0], kept=kept)
+        assert self._decoding.start is not None  # nothing is written without one
+        found = align(
+            self._model,
+            row,
+            kept[0].ids,
+            start=self._decoding.start,
+            source_tokenizer=self._source,
+            target_tokenizer=self._target,
+        )
+        return output, found
+
     @property
     def source_limit(self) -> int:
         """The longest source that is read whole, in tokens."""
@@ -174,9 +198,15 @@ class TextGenerator:
             yield batch
 
     def _run(
-        self, rows: list[list[int]], texts: Sequence[str], keys: Sequence[int], *, tell: Tell | None = None
+        self,
+        rows: list[list[int]],
+        texts: Sequence[str],
+        keys: Sequence[int],
+        *,
+        tell: Tell | None = None,
+        kept: list[Hypothesis] | None = None,
     ) -> Iterator[Output]:
-        """The outputs of a batch of encoded texts, in order."""
+        """The outputs of a batch of encoded texts, in order; ``kept`` takes in each one's best hypothesis."""
         ids, mask = _padded(rows, next(self._model.parameters()).device)
         hypotheses = run(
             self._model,
@@ -187,6 +217,8 @@ class TextGenerator:
             with_scores=self._with_scores,
             tell=tell,
         )
+        if kept is not None:
+            kept += [found[0] for found in hypotheses]
         for text, row, found in zip(texts, rows, hypotheses, strict=True):
             written = [self._decoded(row, hypothesis.ids, text) for hypothesis in found]
             yield Output(

@@ -64,9 +64,19 @@ class Attention(nn.Module):
         return x.view(*x.shape[:-1], self.num_heads, self.head_size).transpose(1, 2)
 
     def _attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        *,
+        causal: bool = False,
+        record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Queries [B, N, Q, H] over keys and values [B, N, K, H] -> [B, Q, N * H] before the output."""
+        """Queries [B, N, Q, H] over keys and values [B, N, K, H] -> [B, Q, N * H] before the output.
+        ``record`` takes in how much each query sees of each key."""
+        if record is not None:
+            record.append(attention_weights(query, keys, mask, causal=causal, scale=self.scale))
         mixed = F.scaled_dot_product_attention(
             query,
             keys,
@@ -101,7 +111,9 @@ class Attention(nn.Module):
         if self.relative is not None and distances is not None:
             query, scores = self.relative(query, keys, distances, cache=cache, depth=depth)
             mask = hidden_from(scores, mask)
-        attended: Tensor = self.output(self._attend(query, keys, values, mask, causal=causal))
+        record = None if cache is None else cache.seen_of_self
+        mixed = self._attend(query, keys, values, mask, causal=causal, record=record)
+        attended: Tensor = self.output(mixed)
         return attended
 
     def _behind(self, blanks: Tensor, project: nn.Module, projected: Tensor) -> Tensor:
@@ -131,9 +143,23 @@ class Attention(nn.Module):
         keys, values = stored
         rows, length = x.shape[:2]
         query = self._split(self.query(x).view(keys.shape[0], -1, self.num_heads * self.head_size))
-        mixed = self._attend(query, keys, values, mask)
+        record = None if cache is None else cache.seen_of_source
+        mixed = self._attend(query, keys, values, mask, record=record)
         attended: Tensor = self.output(mixed.reshape(rows, length, -1))
         return attended
+
+
+def attention_weights(
+    query: Tensor, keys: Tensor, mask: Tensor | None, *, causal: bool, scale: float
+) -> Tensor:
+    """What scaled_dot_product_attention mixes values by and keeps to itself: [B, N, Q, K], float32, each row
+    adding up to 1. Queries [B, N, Q, H], keys [B, N, K, H]; ``mask`` is bool or numbers to add."""
+    scores = (query @ keys.transpose(-2, -1)).float() * scale
+    if causal:
+        mask = left_to_right(query.shape[2], keys.shape[2], query.device)
+    if mask is not None:
+        scores = hidden_from(scores, mask) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(dim=-1)
 
 
 def left_to_right(queries: int, keys: int, device: torch.device) -> Tensor:

@@ -13,6 +13,9 @@ class KVCache:
     may see, so that prompts padded on either side work. R (rows) may be a multiple of the source rows: beams
     of one source share its keys and values (see ``attention.cross_attend``).
 
+    A list put into ``seen_of_self`` or ``seen_of_source`` takes in, depth after depth, how much of each key
+    the queries of a step saw: [R, N, Q, K] or [B, N, R / B * Q, S].
+
     With a ``memory``, that many blank slots come before the first token, and between calls only so many of
     the last visible slots are kept (Dai et al. 2019, 3.2).
     """
@@ -23,6 +26,8 @@ class KVCache:
         self.memory = memory
         self.mask: Tensor | None = None  # None = every filled slot is visible
         self.waves: dict[int, Tensor] = {}  # depth -> see relative.DistanceWaves
+        self.seen_of_self: list[Tensor] | None = None
+        self.seen_of_source: list[Tensor] | None = None
         self._first = 0  # the filled slots stand from here on; what is before them was forgotten
         self._capacity = max(1, capacity + memory)
         self._self: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
