@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "console": set(),
     "resources": set(),
+    "pictures": set(),
     "text": set(),
     "model": set(),
     "families": {"model"},

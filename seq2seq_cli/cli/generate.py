@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seq2seq_cli import cli, console
+from seq2seq_cli.cli.attention import AttentionFile, attend, refuse_attention
 from seq2seq_cli.cli.inputs import Line, Lines, Source, joined, open_source, refuse_unused
 from seq2seq_cli.cli.options import (
     BatchTokens,
@@ -63,6 +64,7 @@ def generate(
     stream: Annotated[
         bool, typer.Option("--stream", help="Write each word as it is found; takes one input.")
     ] = False,
+    attention: AttentionFile = None,
     batch_tokens: BatchTokens = 4096,
     num_processes: Processes = None,
     device: Device = "cpu",
@@ -87,14 +89,18 @@ def generate(
         raise UsageError(
             "one line in, one line out: several outputs need --jsonl", where="--num-return-sequences"
         )
-    refuse_unused(resume=resume, overwrite=overwrite, output=output, field=field, jsonl=jsonl)
+    refuse_unused(resume=resume, overwrite=overwrite, output=attention or output, field=field, jsonl=jsonl)
     several = _several(num_processes, recipe)
+    if attention is not None:
+        beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
+        refuse_attention(attention, {**beside, "--jsonl": jsonl, "--stream": stream}, output=output)
     if stream:
         beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
         _refuse_together("--stream", {**beside, "--jsonl": jsonl, "--scores": scores}, generation)
     chosen = None if recipe is None else load(recipe)
     if isinstance(chosen, Turns):
         beside = {"--model": model is not None, "--stream": stream, "--scores": scores}
+        beside["--attention"] = attention is not None
         _refuse_together("a recipe of turns", beside, {**generation, "num_beams": None})
 
     setup = Setup(
@@ -124,6 +130,8 @@ def generate(
         work = Lines(field=(field or "source") if jsonl else None, scores=scores, name=source.name)
         if stream:
             _stream(open_it, work, source, target)
+        elif attention is not None:
+            attend(attention, open_it, work, source, target, overwrite=overwrite)
         elif several:
             _deal(num_processes or 1, work, source, target)
         else:

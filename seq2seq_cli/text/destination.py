@@ -79,7 +79,10 @@ class Destination:
 
     def write(self, text: str) -> None:
         """Hand text to the system now, so that a reader has it."""
-        data = text.encode("utf-8", "replace")
+        self.write_bytes(text.encode("utf-8", "replace"))
+
+    def write_bytes(self, data: bytes) -> None:
+        """As ``write``, for what is no text."""
         if self._path is None:
             sys.stdout.flush()
             sys.stdout.buffer.write(data)

@@ -123,6 +123,7 @@ def test_a_text_that_outgrows_a_model_is_cut_on_the_left_and_counted(s2s: Run, m
     [
         (("-m", "gpt2"), b"a recipe of turns does not go with --model"),
         (("--stream",), b"a recipe of turns does not go with --stream"),
+        (("--attention", "a.svg", "tea"), b"a recipe of turns does not go with --attention"),
         (("--scores",), b"--scores"),
         (("--jsonl", "--num-return-sequences", "2"), b"--num-return-sequences"),
     ],
