@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from seq2seq_cli.cli.masks import drawn, masks
 from seq2seq_cli.cli.options import AsJson, new_app
+from seq2seq_cli.errors import UsageError, nearest
 
 app = new_app()
 _ROLES = {
@@ -27,14 +29,23 @@ def models(
         str | None,
         typer.Option("--keys", metavar="FAMILY", help="Print the names of this family's parameters instead."),
     ] = None,
+    show_masks: Annotated[
+        bool, typer.Option("--masks", help="Draw who sees whom in an encoder, a decoder and one for both.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List families and aliases, and what each can be.
 
     Source and target: the longest that the family's usual base checkpoint takes and writes, in tokens.
     """
-    if keys is not None:
-        table: Any = parameter_names(keys)
+    table: Any
+    if show_masks:
+        if keys is not None:
+            raise UsageError("two tables are asked for", where="--masks --keys", remedy="leave one out")
+        table = masks()
+        lines = drawn(table)
+    elif keys is not None:
+        table = parameter_names(keys)
         lines = _columns([("side", "name", "shape", "what")], table, ("side", "name", "shape", "what"))
     else:
         table = describe()
@@ -89,7 +100,6 @@ def parameter_names(name: str) -> list[dict[str, Any]]:
     import torch
 
     from seq2seq_cli.checkpoint.loading import stack_config
-    from seq2seq_cli.errors import UsageError, nearest
     from seq2seq_cli.families import FAMILIES
     from seq2seq_cli.families.translate import to_published
     from seq2seq_cli.model import Stack

@@ -107,6 +107,24 @@ def test_models_lists_families_and_aliases(s2s: Run) -> None:
     assert b"byte-level bpe" in s2s("models").stdout
 
 
+def test_models_draws_the_masks(s2s: Run) -> None:
+    table = json.loads(s2s("models", "--masks", "--json").stdout)
+    size, source = 8, 4
+    places = range(size)
+    assert {each["mask"]: each["visible"] for each in table} == {
+        "bidirectional": [[1] * 4] * 4,
+        "causal": [[int(key <= query) for key in range(4)] for query in range(4)],
+        "prefix": [[int(key <= query or key < source) for key in places] for query in places],
+    }
+    drawn = s2s("models", "--masks").stdout.decode()
+    assert "  sells ███ █████ ··· ·\n" in drawn
+    assert "  name   ███ █████ ███ █ ██████ ████ ···· ·····\n" in drawn
+    assert "\x1b" not in drawn
+    both = s2s("models", "--masks", "--keys", "bert")
+    assert both.returncode == 2
+    assert b"--keys" in both.stderr
+
+
 def test_models_prints_the_names_of_a_family(s2s: Run) -> None:
     """The table is what a pair's folder really holds: see tests/test_pairs.py for the folders."""
     from seq2seq_cli.families import FAMILIES
