@@ -6,11 +6,13 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from seq2seq_cli.cli import NamingGroup
+from seq2seq_cli.errors import UsageError
 
 ModelReference = Annotated[
     str | None,
@@ -57,6 +59,8 @@ Errors = Annotated[
 Truncation = Annotated[
     Literal["truncate", "error"], typer.Option("--truncation", help="What to do with too long a source.")
 ]
+#: options that take any text; those of the others are names
+_TEXTS = ("bad_words", "prefix", "stop")
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 
@@ -78,9 +82,11 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        given = {name: value for name in fields if (value := values.pop(name)) is not None}
+        given = {name: value for name in fields if (value := values.pop(name)) not in (None, [])}
         if "early_stopping" in given:
             given["early_stopping"] = scalar(given["early_stopping"])
+        if "sequence_bias" in given:
+            given["sequence_bias"] = dict(map(_bias, given["sequence_bias"]))
         generation_section(given, where=_flag_name)
         command(**values, generation=given)
 
@@ -104,19 +110,45 @@ def _flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _bias(text: str) -> tuple[str, float]:
+    """A text and its bias from TEXT=X."""
+    word, _, bias = text.rpartition("=")
+    try:
+        return word, float(bias)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is not TEXT=X", where="--sequence-bias", remedy="write --sequence-bias tea=2.5"
+        ) from None
+
+
 def _option(name: str, annotation: Any, description: str) -> Any:
     text = description[:1].upper() + description[1:] + "."
     if name == "early_stopping":
         return Annotated[str | None, typer.Option(_flag_name(name), metavar="[true|false|never]", help=text)]
-    kind = next(each for each in (bool, int, float, str) if each in _plain_types(annotation))
+    if name == "sequence_bias":
+        return _again(str, _flag_name(name), "TEXT=X", text)
+    kind = _plain_type(annotation)
     if kind is bool:
         switch = f"{_flag_name(name)}/--no-{name.replace('_', '-')}"
         return Annotated[bool | None, typer.Option(switch, help=text)]
-    metavar = {int: "N", float: "X", str: "NAME"}[kind]
-    optional: Any = kind | None
-    return Annotated[optional, typer.Option(_flag_name(name), metavar=metavar, help=text)]
+    metavars: dict[Any, str] = {int: "N", float: "X", str: "TEXT" if name in _TEXTS else "NAME"}
+    if get_origin(kind) is list:
+        item = _plain_type(get_args(kind)[0])
+        return _again(item, _flag_name(name), metavars[item], text)
+    if get_origin(kind) is tuple:
+        optional: Any = tuple[int, float] | None
+        return Annotated[optional, typer.Option(_flag_name(name), metavar="N X", help=text)]
+    optional = kind | None
+    return Annotated[optional, typer.Option(_flag_name(name), metavar=metavars[kind], help=text)]
 
 
-def _plain_types(annotation: Any) -> set[Any]:
-    inner = get_args(annotation)
-    return {annotation} if not inner else {each for part in inner for each in _plain_types(part)}
+def _again(item: Any, flag: str, metavar: str, text: str) -> Any:
+    optional: Any = list[item] | None
+    return Annotated[optional, typer.Option(flag, metavar=metavar, help=f"{text} May be given again.")]
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type behind Annotated and Optional."""
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        annotation = next(each for each in get_args(annotation) if each is not NoneType)
+    return annotation

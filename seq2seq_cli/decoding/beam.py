@@ -20,6 +20,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
+from seq2seq_cli.decoding.stop import Stop
 
 #: stands for "impossible" in sums of scores; -inf would turn into NaN
 _LOW = -1.0e9
@@ -78,6 +79,7 @@ def beam_search(
         context = Context(
             tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
             visible=_visible(visible, beams, step),
+            rows=beams,
             new_tokens=step,
             limits=limits[beams],
         )
@@ -128,12 +130,25 @@ def _advance(
     tokens = state.tokens.gather(1, origins[:, :, None].expand(-1, -1, state.tokens.shape[-1]))
     tokens[:, :, step] = chosen
     ends = is_any_of(chosen, decoding.eos) | (limits <= step + 1)[:, None]
+    if decoding.stop is not None:
+        ends = ends | _stops(decoding.stop, context, width, origins, tokens[:, :, : step + 1])
     _finish(state, total, tokens, ends, decoding, step=step)
     running, order = (total + ends * _LOW).topk(width, dim=1)
     state.tokens = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
     state.scores = running
     _check_improvement(state, decoding, step=step, limits=limits)
     return origins.gather(1, order)
+
+
+def _stops(stop: Stop, context: Context, width: int, origins: Tensor, written: Tensor) -> Tensor:
+    """bool [B, C]: which candidates, written [B, C, step + 1], complete a stop text."""
+    batch, candidates = written.shape[:2]
+    beams = (torch.arange(batch, device=origins.device)[:, None] * width + origins).flatten()
+    prompt = context.tokens[beams, : context.tokens.shape[1] - context.new_tokens]
+    visible = context.visible
+    if visible is not None:
+        visible = torch.cat([visible[beams], visible.new_ones(len(beams), 1)], dim=1)
+    return stop.hits(torch.cat([prompt, written.flatten(0, 1)], dim=1), visible).view(batch, candidates)
 
 
 def _best_per_beam(

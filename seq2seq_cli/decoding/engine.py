@@ -11,6 +11,7 @@ from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.stepper import Hypothesis
+from seq2seq_cli.decoding.wording import spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.lines import Output, settled
@@ -55,7 +56,11 @@ class TextGenerator:
         self._model = model
         self._source = source_tokenizer
         self._target = target_tokenizer
-        self._decoding = decoding
+        self._decoding = spell(decoding, target_tokenizer)
+        # penalties that look at the source compare ids: those of the target, then
+        self._respelled = source_tokenizer.fingerprint != target_tokenizer.fingerprint and (
+            decoding.encoder_repetition_penalty != 1.0 or decoding.encoder_no_repeat_ngram_size > 0
+        )
         self._batch_tokens = batch_tokens
         self._truncate = truncate
         self._echo = echo
@@ -207,7 +212,11 @@ class TextGenerator:
         kept: list[Hypothesis] | None = None,
     ) -> Iterator[Output]:
         """The outputs of a batch of encoded texts, in order; ``kept`` takes in each one's best hypothesis."""
-        ids, mask = _padded(rows, next(self._model.parameters()).device)
+        device = next(self._model.parameters()).device
+        ids, mask = _padded(rows, device)
+        source = None
+        if self._respelled:
+            source = _padded(self._target.encode(texts, special=False), device)
         hypotheses = run(
             self._model,
             ids,
@@ -216,6 +225,7 @@ class TextGenerator:
             keys=keys,
             with_scores=self._with_scores,
             tell=tell,
+            source=source,
         )
         if kept is not None:
             kept += [found[0] for found in hypotheses]

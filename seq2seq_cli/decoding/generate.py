@@ -15,23 +15,33 @@ from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
 from seq2seq_cli.decoding.single import Choose, follow
 from seq2seq_cli.decoding.stepper import Hypothesis, OpenStepper, Stepper, Steps, left_padded
+from seq2seq_cli.decoding.wording import refuse_unspelled, spell
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import Seq2Seq, Stack
+from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: hears the tokens [R] of a step
 Tell = Callable[[Tensor], None]
 
 
 def generate_ids(
-    model: Seq2Seq | Stack, ids: Tensor, mask: Tensor | None = None, **options: Any
+    model: Seq2Seq | Stack,
+    ids: Tensor,
+    mask: Tensor | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
 ) -> list[list[Hypothesis]]:
     """Hypotheses of each row of ids [B, L], the best first.
 
     ids are the sources of an encoder-decoder, the prompts of a single stack; mask [B, L] (true or 1 =
     visible), padding on either side. Options have the names and meanings of transformers'
-    GenerationConfig; unset ones come from the checkpoint. UsageError for unknown or impossible ones.
+    GenerationConfig; unset ones come from the checkpoint. Those that are texts (bad_words, prefix, stop)
+    need the target's ``tokenizer``. UsageError for unknown or impossible ones.
     """
     decoding = resolve_options(options, model.generation, model.special_ids)
+    if tokenizer is not None:
+        decoding = spell(decoding, tokenizer)
     return run(model, ids, mask, decoding)
 
 
@@ -45,14 +55,28 @@ def run(
     keys: Sequence[int] | None = None,
     with_scores: bool = True,
     tell: Tell | None = None,
+    source: tuple[Tensor, Tensor] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     """``generate_ids`` with resolved options. ``keys`` number the rows for sampling: a row's draws depend
-    on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0. ``tell`` hears
-    each step's tokens of single paths, as they are chosen."""
+    on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0. ``source``:
+    the sources in the target's ids, with their mask, where ``ids`` are not. ``prefixes``: what each row
+    begins with, instead of ``decoding.prefix_ids``. ``tell`` hears each step's tokens of single paths, as they
+    are chosen."""
     was_training = model.training
     model.eval()
     try:
-        return _run(model, ids, mask, decoding, keys=keys, with_scores=with_scores, tell=tell)
+        return _run(
+            model,
+            ids,
+            mask,
+            decoding,
+            keys=keys,
+            with_scores=with_scores,
+            tell=tell,
+            source=source or (ids, mask),
+            prefixes=prefixes,
+        )
     finally:
         model.train(was_training)
 
@@ -66,8 +90,12 @@ def _run(
     keys: Sequence[int] | None,
     with_scores: bool,
     tell: Tell | None,
+    source: tuple[Tensor, Tensor | None],
+    prefixes: Sequence[Sequence[int]] | None,
 ) -> list[list[Hypothesis]]:
-    check_ids(decoding, (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size)
+    refuse_unspelled(decoding)
+    vocab_size = (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size
+    check_ids(decoding, vocab_size)
     encoded = None
     if isinstance(model, Seq2Seq):
         if decoding.start is None:
@@ -93,7 +121,9 @@ def _run(
         stepper.select(rows, sources=rows)
         prompt, scores, limits = prompt[rows], scores[rows], limits[rows]
         visible = None if visible is None else visible[rows]
-    processors = build_processors(decoding)
+    processors = build_processors(
+        decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
+    )
     if decoding.num_beams > 1:
         return beam_search(
             stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
@@ -101,14 +131,8 @@ def _run(
     choose: Choose = choose_greedily
     if decoding.do_sample:
         firsts = keys if keys is not None else range(ids.shape[0])
-        choose = Sampler(
-            temperature=decoding.temperature,
-            top_k=decoding.top_k,
-            top_p=decoding.top_p,
-            seed=decoding.seed,
-            keys=[key * copies + copy for key in firsts for copy in range(copies)],
-            steps=int(limits.max()),
-        )
+        streams = [key * copies + copy for key in firsts for copy in range(copies)]
+        choose = Sampler(decoding, keys=streams, steps=int(limits.max()))
     if tell is not None:
         choose = _telling(choose, tell)
     flat = follow(
@@ -119,6 +143,7 @@ def _run(
         choose=choose,
         processors=processors,
         eos=decoding.eos,
+        stop=decoding.stop,
         limits=limits,
         length_penalty=decoding.length_penalty,
         with_scores=with_scores or copies > 1,

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
-from seq2seq_cli.recipe.fields import Count, CountOrZero
-from seq2seq_cli.recipe.sections import SAMPLING_OPTIONS, GenerationSection
+from seq2seq_cli.recipe.fields import Count, CountOrZero, Id, Ids, Texts, Words
+from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
 from seq2seq_cli.recipe.validation import validate
 
 if TYPE_CHECKING:
+    from seq2seq_cli.decoding.stop import Stop
     from seq2seq_cli.model import SpecialIds
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, (int, str)) else value
-
-
-Id = Annotated[int, Field(ge=0)]
-Ids = Annotated[list[Id], BeforeValidator(_listed)]
 #: what transformers 4 writes as max_length when nobody chose one; never a wish
 _LIBRARY_MAX_LENGTH = 20
 
@@ -32,22 +25,43 @@ class DecodingOptions(GenerationSection):
     """The options of recipes and flags, and those that only make sense as token ids (Python, checkpoints).
 
     ``max_length`` and ``min_length`` count the prompt as well; the ``_new_tokens`` forms win over them.
+    ``stop_strings`` is transformers' name of ``stop``.
     """
 
     max_length: Count | None = None
     min_length: CountOrZero | None = None
-    bad_words_ids: list[Annotated[list[Id], Field(min_length=1)]] | None = None
-    forced_bos_token_id: Id | None = None
-    forced_eos_token_id: Id | None = None
+    bad_words_ids: list[Words] | None = None
+    stop_strings: Texts | None = None
     decoder_start_token_id: Id | None = None
     bos_token_id: Id | None = None
     eos_token_id: Ids | None = None
     pad_token_id: Id | None = None
 
 
+#: token ids and what is added to the score of the last one where the others stand before it
+Biases = tuple[tuple[tuple[int, ...], float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """The options that are texts; ``wording.spell`` makes ids of them."""
+
+    bad_words: tuple[str, ...] = ()
+    sequence_bias: tuple[tuple[str, float], ...] = ()
+    prefix: str = ""
+    stop: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """Those that are set."""
+        return [name for name, value in vars(self).items() if value]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Resolved options: nothing is None that a strategy has to have."""
+    """Resolved options: nothing is None that a strategy has to have.
+
+    ``wording`` holds what still has to become ids: empty once ``wording.spell`` has seen it.
+    """
 
     start: int | None
     eos: tuple[int, ...]
@@ -59,16 +73,31 @@ class Decoding:
     length_penalty: float
     early_stopping: bool | Literal["never"]
     no_repeat_ngram_size: int
+    encoder_no_repeat_ngram_size: int
     repetition_penalty: float
+    encoder_repetition_penalty: float
+    exponential_decay: tuple[int, float] | None
+    sequence_bias: Biases
+    bad_words_ids: tuple[tuple[int, ...], ...]
+    suppress_tokens: tuple[int, ...]
+    begin_suppress_tokens: tuple[int, ...]
+    forced_bos: int | None
+    forced_eos: int | None
+    prefix_ids: tuple[int, ...]
+    stop: Stop | None
     do_sample: bool
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    renormalize_logits: bool
+    remove_invalid_values: bool
     num_return_sequences: int
-    bad_words_ids: tuple[tuple[int, ...], ...]
-    forced_bos: int | None
-    forced_eos: int | None
     seed: int
+    wording: Wording
 
 
 def _problems(options: GenerationSection) -> Iterator[Problem]:
@@ -136,6 +165,7 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
     def either(value: Any, default: Any) -> Any:
         return default if value is None else value
 
+    bias = options.sequence_bias
     return Decoding(
         start=either(options.decoder_start_token_id, ids.start),
         eos=tuple(options.eos_token_id or ()) or ids.eos,
@@ -147,16 +177,36 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         length_penalty=either(options.length_penalty, 1.0),
         early_stopping=either(options.early_stopping, False),
         no_repeat_ngram_size=either(options.no_repeat_ngram_size, 0),
+        encoder_no_repeat_ngram_size=either(options.encoder_no_repeat_ngram_size, 0),
         repetition_penalty=either(options.repetition_penalty, 1.0),
+        encoder_repetition_penalty=either(options.encoder_repetition_penalty, 1.0),
+        exponential_decay=options.exponential_decay_length_penalty,
+        sequence_bias=tuple((tuple(word), x) for word, x in bias) if isinstance(bias, list) else (),
+        bad_words_ids=tuple(tuple(word) for word in options.bad_words_ids or ()),
+        suppress_tokens=tuple(options.suppress_tokens or ()),
+        begin_suppress_tokens=tuple(options.begin_suppress_tokens or ()),
+        forced_bos=options.forced_bos_token_id,
+        forced_eos=options.forced_eos_token_id,
+        prefix_ids=(),
+        stop=None,
         do_sample=either(options.do_sample, False),
         temperature=either(options.temperature, 1.0),
         top_k=either(options.top_k, 0),
         top_p=either(options.top_p, 1.0),
+        min_p=either(options.min_p, 0.0),
+        typical_p=either(options.typical_p, 1.0),
+        epsilon_cutoff=either(options.epsilon_cutoff, 0.0),
+        eta_cutoff=either(options.eta_cutoff, 0.0),
+        renormalize_logits=either(options.renormalize_logits, False),
+        remove_invalid_values=either(options.remove_invalid_values, False),
         num_return_sequences=either(options.num_return_sequences, 1),
-        bad_words_ids=tuple(tuple(word) for word in options.bad_words_ids or ()),
-        forced_bos=options.forced_bos_token_id,
-        forced_eos=options.forced_eos_token_id,
         seed=either(options.seed, 0),
+        wording=Wording(
+            bad_words=tuple(options.bad_words or ()),
+            sequence_bias=tuple(bias.items()) if isinstance(bias, dict) else (),
+            prefix=options.prefix or "",
+            stop=(*(options.stop or ()), *(options.stop_strings or ())),
+        ),
     )
 
 
@@ -168,6 +218,9 @@ def check_ids(decoding: Decoding, vocab_size: int) -> None:
         "forced_bos_token_id": [decoding.forced_bos],
         "forced_eos_token_id": [decoding.forced_eos],
         "bad_words_ids": [token for word in decoding.bad_words_ids for token in word],
+        "sequence_bias": [token for word, _ in decoding.sequence_bias for token in word],
+        "suppress_tokens": decoding.suppress_tokens,
+        "begin_suppress_tokens": decoding.begin_suppress_tokens,
     }
     wrong = [(name, i) for name, ids in used.items() for i in ids if i is not None and i >= vocab_size]
     if wrong:

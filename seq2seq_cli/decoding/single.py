@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
+from seq2seq_cli.decoding.stop import Stop
 
 #: scores [R, V] after the processors, the original number of each row [R], the step -> tokens [R]
 Choose = Callable[[Tensor, Tensor, int], Tensor]
@@ -24,11 +25,12 @@ def follow(
     choose: Choose,
     processors: Sequence[Processor],
     eos: tuple[int, ...],
+    stop: Stop | None,
     limits: Tensor,
     length_penalty: float,
     with_scores: bool,
 ) -> list[Hypothesis]:
-    """Extend each prompt [R, P] token by token until eos or its limit [R].
+    """Extend each prompt [R, P] token by token until eos, a stop text or its limit [R].
 
     scores [R, V] are those after the prompt. Finished rows leave the batch once an eighth of it is done:
     earlier would copy the cache for little, later would compute rows that nobody needs.
@@ -40,7 +42,7 @@ def follow(
     sums = torch.zeros(prompt.shape[0], device=prompt.device)
     history, done = prompt, torch.zeros_like(rows, dtype=torch.bool)
     for step in range(longest):
-        context = Context(tokens=history, visible=visible, new_tokens=step, limits=limits[rows])
+        context = Context(tokens=history, visible=visible, rows=rows, new_tokens=step, limits=limits[rows])
         for process in processors:
             process(scores, context)
         chosen = choose(scores, rows, step)
@@ -51,13 +53,15 @@ def follow(
             # one pass over the vocabulary; gather minus logsumexp takes five times as long
             picked = -F.cross_entropy(scores, chosen, reduction="none")
             sums[live] += picked[~done]
-        done = done | is_any_of(chosen, eos) | (limits[rows] <= step + 1)
-        finished = int(done.sum())
-        if finished == done.shape[0]:
-            break
         history = torch.cat([history, chosen[:, None]], dim=1)
         if visible is not None:
             visible = torch.cat([visible, visible.new_ones(visible.shape[0], 1)], dim=1)
+        done = done | is_any_of(chosen, eos) | (limits[rows] <= step + 1)
+        if stop is not None:
+            done = done | stop.hits(history, visible)
+        finished = int(done.sum())
+        if finished == done.shape[0]:
+            break
         if finished * 8 >= done.shape[0]:
             kept = (~done).nonzero()[:, 0]
             stepper.select(kept, sources=kept)

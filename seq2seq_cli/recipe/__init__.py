@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seq2seq_cli.recipe.checks import merge_generation
+from seq2seq_cli.recipe.generation import GenerationSection
 from seq2seq_cli.recipe.load import (
     Recipe,
     generation_section,
@@ -16,7 +17,6 @@ from seq2seq_cli.recipe.load import (
 from seq2seq_cli.recipe.sections import (
     PAIRED,
     DataSection,
-    GenerationSection,
     GroupSection,
     GroupsSection,
     ModelSection,

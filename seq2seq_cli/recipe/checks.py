@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from seq2seq_cli.recipe.fields import Section
+from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
 from seq2seq_cli.recipe.sections import (
     LOSS_METRICS,
     PAIRED,
-    SAMPLING_OPTIONS,
-    GenerationSection,
     ModelSection,
     RecipeFile,
     SideSection,

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 _LARGEST = 2**31 - 1
@@ -60,6 +60,29 @@ def _early_stopping(value: Any) -> Any:
     return value
 
 
+def listed(value: Any) -> Any:
+    """One value is short for a list of it."""
+    return [value] if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+
+
+def as_pair(value: Any) -> Any:
+    """YAML and JSON know lists only."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise expected("a number of tokens and a factor, as [20, 1.05]")
+    return tuple(value)
+
+
+def _bias(value: Any) -> Any:
+    """Texts and their biases, or transformers' forms: pairs of ids and bias, or a mapping from ids."""
+    if isinstance(value, dict) and value and all(isinstance(key, tuple) for key in value):
+        return [(list(key), bias) for key, bias in value.items()]
+    if isinstance(value, list) and value and all(isinstance(e, (list, tuple)) and len(e) == 2 for e in value):
+        return [tuple(each) for each in value]
+    if not isinstance(value, dict) or not value:
+        raise expected("texts with a number each, as {tea: 2.5}")
+    return value
+
+
 def side(value: Any) -> Any:
     """A bare reference is short for a side with that checkpoint."""
     if isinstance(value, str):
@@ -96,6 +119,18 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveOrZero = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Id = Annotated[int, Field(ge=0, le=_LARGEST)]
+Ids = Annotated[list[Id], BeforeValidator(listed)]
+#: text that may be white space, as a line break that ends an output
+Written = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Written], BeforeValidator(listed)]
+Words = Annotated[list[Id], Field(min_length=1)]
+Bias = Annotated[
+    Annotated[dict[Written, float], Tag("mapping")] | Annotated[list[tuple[Words, float]], Tag("list")],
+    Discriminator(kind_of),
+    BeforeValidator(_bias),
+]
 Warmup = Annotated[int | float, BeforeValidator(_warmup)]
 EarlyStopping = Annotated[bool | Literal["never"], BeforeValidator(_early_stopping)]
 TokenizerLike = BeforeValidator(_tokenizer)

@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from seq2seq_cli.recipe.fields import (
     Count,
     CountOrZero,
-    EarlyStopping,
     FilePath,
     Positive,
     PositiveOrZero,
@@ -27,6 +26,7 @@ from seq2seq_cli.recipe.fields import (
     kind_of,
     side,
 )
+from seq2seq_cli.recipe.generation import GenerationSection
 
 Part = Literal["encoder", "decoder", "cross_attention", "fresh"]
 Metric = Literal[
@@ -44,8 +44,6 @@ Metric = Literal[
 #: Metrics that come from the loss alone, and those where less is better.
 LOSS_METRICS = ("loss", "perplexity")
 SMALLER_IS_BETTER = (*LOSS_METRICS, "token_error_rate")
-#: Asking for one of these turns sampling on.
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
 
 
 class TrainTokenizer(Section):
@@ -236,39 +234,6 @@ class TrainingSection(Section):
         if isinstance(data, dict) and all(data.get(name) is None for name in sizes):
             return {**data, "tokens_per_batch": 4096}
         return data
-
-
-class GenerationSection(Section):
-    """How text is generated. What is not set comes from the checkpoint's generation_config.json."""
-
-    preset: Text | None = Field(
-        default=None, description="options from configs/decoding/NAME.yaml; the rest wins"
-    )
-    max_new_tokens: Count | None = Field(default=None, description="longest output, in tokens")
-    min_new_tokens: CountOrZero | None = Field(default=None, description="shortest output, in tokens")
-    num_beams: Count | None = Field(default=None, description="beams of beam search; 1 = none")
-    length_penalty: float | None = Field(
-        default=None, description="above 0 prefers longer beams, below 0 shorter"
-    )
-    early_stopping: EarlyStopping | None = Field(
-        default=None, description="true: stop at num_beams finished; never: only when none can get better"
-    )
-    no_repeat_ngram_size: CountOrZero | None = Field(
-        default=None, description="no n-gram of this size twice; 0 = off"
-    )
-    repetition_penalty: Positive | None = Field(
-        default=None, description="above 1 makes used tokens less likely"
-    )
-    do_sample: bool | None = Field(default=None, description="draw tokens instead of taking the likeliest")
-    temperature: Positive | None = Field(
-        default=None, description="below 1 sharper, above 1 more varied; samples"
-    )
-    top_k: CountOrZero | None = Field(default=None, description="sample from the k likeliest tokens; 0 = all")
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="sample from the fewest tokens with this probability together"
-    )
-    num_return_sequences: Count | None = Field(default=None, description="outputs a source")
-    seed: Seed | None = Field(default=None, description="seed of sampling")
 
 
 class RecipeFile(Section):

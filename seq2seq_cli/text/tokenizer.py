@@ -248,6 +248,13 @@ class Tokenizer:
             found.append(f"#{i}" if token is None else token)
         return found
 
+    @cached_property
+    def spellings(self) -> list[bytes]:
+        """What each id adds to a text behind another token (see ``text/spelling.py``)."""
+        from seq2seq_cli.text.spelling import spellings
+
+        return spellings(self._backend, self._words, self.vocab_size)
+
     def extended(self, named: Mapping[str, str]) -> Tokenizer:
         """A copy with more special tokens, by their names in tokenizer_config.json (``eos_token``, ...)."""
         backend = backend_of(json.loads(self._backend.to_str()))

@@ -405,7 +405,7 @@ def test_decoding_options_that_were_given(
         (["--num-beams", "many"], ["--num-beams must be a whole number, not 'many' · s2s env · see"]),
         (["--num_beams=1.5"], ["--num-beams must be a whole number, not '1.5'"]),
         (["--top-p", "x"], ["--top-p must be a number, not 'x'"]),
-        (["--stop", "x"], ["no such option --stop · s2s env · see `s2s env --help`"]),
+        (["--until", "x"], ["no such option --until · s2s env · see `s2s env --help`"]),
         (["--quantize", "int8"], ["no such option --quantize · s2s env · see `s2s env --help`"]),
         (["--beams", "3"], ["no such option --beams · s2s env · did you mean '--num-beams'?"]),
         (["--num-beam", "3"], ["no such option --num-beam · s2s env · did you mean '--num-beams'?"]),

@@ -1,34 +1,14 @@
-"""Logits processors: small callables that forbid or reweigh next tokens, shared by all strategies.
-
-Each changes scores [R, V] in place, seeing the tokens so far [R, L] (prompt and start id included). They run
-in transformers' order: repetition penalty, no-repeat n-gram, bad words, minimum lengths, forced bos and eos.
-"""
+"""Processors that make tokens more or less likely."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from seq2seq_cli.decoding.options import Decoding
-
-_FORBIDDEN = float("-inf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a processor may look at: tokens [R, L]; visible bool [R, L] or None (prompt padding is not
-    visible); the number of new tokens so far; how many tokens each row may have [R]."""
-
-    tokens: Tensor
-    visible: Tensor | None
-    new_tokens: int
-    limits: Tensor
-
-
-Processor = Callable[[Tensor, Context], None]
+from seq2seq_cli.decoding.processors.context import Context
 
 
 def repetition_penalty(scores: Tensor, context: Context, *, penalty: float) -> None:
@@ -41,87 +21,81 @@ def repetition_penalty(scores: Tensor, context: Context, *, penalty: float) -> N
     scores.scatter_(1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
 
 
-def no_repeat_ngram(scores: Tensor, context: Context, *, size: int) -> None:
-    """Forbid every token that would complete an n-gram which occurred already (Paulus et al. 2018)."""
-    tokens = context.tokens
-    if tokens.shape[1] < size:
-        return
-    windows = tokens.unfold(1, size, 1)  # [R, L - size + 1, size]
-    same = (windows[..., :-1] == tokens[:, None, tokens.shape[1] - size + 1 :]).all(-1)
-    if context.visible is not None:
-        same = same & context.visible.unfold(1, size, 1).all(-1)
-    rows, starts = same.nonzero(as_tuple=True)
-    scores[rows, windows[rows, starts, -1]] = _FORBIDDEN
+def encoder_repetition_penalty(scores: Tensor, context: Context, *, penalty: float, source: Tensor) -> None:
+    """Make tokens of the source [B, S] more likely: the repetition penalty the other way round.
+
+    ``source`` holds no padding (see ``words_of``); a row of -1 is left as it is.
+    """
+    tokens = source[context.rows]
+    empty = tokens[:, :1] < 0
+    tokens = tokens.clamp(min=0)
+    seen = scores.gather(1, tokens)
+    changed = torch.where(seen < 0, seen / penalty, seen * penalty)
+    scores.scatter_(1, tokens, torch.where(empty, seen, changed))
 
 
-def bad_words(scores: Tensor, context: Context, *, words: Sequence[Sequence[int]]) -> None:
-    """Forbid the last token of each word (a sequence of ids) where the ones before it stand already."""
-    tokens = context.tokens
-    for *start, last in words:
-        if len(start) > tokens.shape[1]:
-            continue
-        begun = torch.ones(tokens.shape[0], dtype=torch.bool, device=tokens.device)
-        for back, token in enumerate(reversed(start), start=1):
-            begun &= tokens[:, -back] == token
-            if context.visible is not None:
-                begun &= context.visible[:, -back]
-        scores[begun, last] = _FORBIDDEN
+def words_of(source: Tensor, visible: Tensor | None, *, vocab_size: int) -> Tensor:
+    """The source [B, S] with one of its own tokens in place of padding and of ids that the target's
+    vocabulary does not have; -1 in rows with no other."""
+    usable = source < vocab_size
+    if visible is not None:
+        usable = usable & (visible != 0)
+    first = source.gather(1, usable.int().argmax(1, keepdim=True))
+    first = torch.where(usable.any(1, keepdim=True), first, -1)
+    return torch.where(usable, source, first)
 
 
-def min_new_tokens(scores: Tensor, context: Context, *, least: int, eos: Sequence[int]) -> None:
-    """Forbid eos before ``least`` new tokens."""
-    if context.new_tokens < least:
-        scores[:, list(eos)] = _FORBIDDEN
+@dataclass(frozen=True, kw_only=True)
+class Phrases:
+    """P phrases of one length: the tokens before the last [P, n - 1], the last [P], what is added [P]."""
+
+    starts: Tensor
+    lasts: Tensor
+    biases: Tensor
 
 
-def _lengths(context: Context) -> Tensor:
-    """Tokens of each row [R], the prompt included, its padding not."""
-    if context.visible is not None:
-        return context.visible.sum(1)
-    return torch.full_like(context.limits, context.tokens.shape[1])
+def phrases(biases: Sequence[tuple[Sequence[int], float]], device: torch.device) -> list[Phrases]:
+    """Phrases grouped by length; of equal ones the last counts."""
+    groups: dict[int, list[tuple[tuple[int, ...], float]]] = {}
+    for ids, bias in {tuple(ids): bias for ids, bias in biases}.items():
+        groups.setdefault(len(ids), []).append((ids, bias))
+    return [
+        Phrases(
+            starts=torch.tensor([ids[:-1] for ids, _ in group], dtype=torch.long, device=device),
+            lasts=torch.tensor([ids[-1] for ids, _ in group], device=device),
+            biases=torch.tensor([bias for _, bias in group], device=device),
+        )
+        for group in groups.values()
+    ]
 
 
-def min_length(scores: Tensor, context: Context, *, least: int, eos: Sequence[int]) -> None:
-    """Forbid eos before ``least`` tokens, the prompt included."""
-    short = _lengths(context) < least
-    for token in eos:
-        scores[short, token] = _FORBIDDEN
+def sequence_bias(scores: Tensor, context: Context, *, groups: Sequence[Phrases]) -> None:
+    """Add to the last token of each phrase where the ones before it stand already; -inf forbids it."""
+    for group in groups:
+        size = group.starts.shape[1]
+        if size == 0:
+            scores[:, group.lasts] += group.biases.to(scores.dtype)
+        elif size <= context.tokens.shape[1]:
+            tail, visible = context.tail(size)
+            begun = (tail[:, None] == group.starts).all(-1)  # [R, P]
+            if visible is not None:
+                begun &= visible[:, None]
+            rows, found = begun.nonzero(as_tuple=True)
+            biases = group.biases[found].to(scores.dtype)
+            scores.index_put_((rows, group.lasts[found]), biases, accumulate=True)
 
 
-def forced_bos(scores: Tensor, context: Context, *, token: int) -> None:
-    """The first new token behind a start id is ``token``."""
-    first = _lengths(context) == 1
-    scores[first] = _FORBIDDEN
-    scores[first, token] = 0.0
+def exponential_decay(
+    scores: Tensor, context: Context, *, start: int, factor: float, eos: Sequence[int]
+) -> None:
+    """Behind ``start`` new tokens, raise eos by its size times factor^(tokens since then) - 1."""
+    if context.new_tokens > start:
+        ids = list(eos)
+        ends = scores[:, ids]
+        grown = ends + ends.abs() * (factor ** (context.new_tokens - start) - 1)
+        scores[:, ids] = torch.where(ends.isfinite(), grown, ends)
 
 
-def forced_eos(scores: Tensor, context: Context, *, token: int) -> None:
-    """The last token that a row may have is ``token``."""
-    last = context.limits == context.new_tokens + 1
-    scores[last] = _FORBIDDEN
-    scores[last, token] = 0.0
-
-
-def build_processors(decoding: Decoding) -> list[Processor]:
-    """The processors that the options ask for, in their order."""
-    chosen: list[Processor] = []
-
-    def add(function: Callable[..., None], **settings: object) -> None:
-        chosen.append(lambda scores, context: function(scores, context, **settings))
-
-    words = [word for word in decoding.bad_words_ids if not (len(word) == 1 and word[0] in decoding.eos)]
-    if decoding.repetition_penalty != 1.0:
-        add(repetition_penalty, penalty=decoding.repetition_penalty)
-    if decoding.no_repeat_ngram_size:
-        add(no_repeat_ngram, size=decoding.no_repeat_ngram_size)
-    if words:
-        add(bad_words, words=words)
-    if decoding.min_length and decoding.eos:
-        add(min_length, least=decoding.min_length, eos=decoding.eos)
-    if decoding.min_new_tokens and decoding.eos:
-        add(min_new_tokens, least=decoding.min_new_tokens, eos=decoding.eos)
-    if decoding.forced_bos is not None:
-        add(forced_bos, token=decoding.forced_bos)
-    if decoding.forced_eos is not None:
-        add(forced_eos, token=decoding.forced_eos)
-    return chosen
+def remove_invalid_values(scores: Tensor, context: Context) -> None:
+    """NaN becomes 0, infinite ones the largest and smallest finite numbers."""
+    scores.nan_to_num_(nan=0.0)
