@@ -29,6 +29,14 @@ GREEDY: list[dict[str, Any]] = [
     {"forced_bos_token_id": 9, "forced_eos_token_id": 2},
     {"max_length": 7, "max_new_tokens": None},
     {"eos_token_id": list(range(2, 12)), "min_new_tokens": 2},
+    {"encoder_repetition_penalty": 2.5, "repetition_penalty": 1.2},
+    {"encoder_no_repeat_ngram_size": 1},
+    {"encoder_no_repeat_ngram_size": 2, "encoder_repetition_penalty": 4.0},
+    {"sequence_bias": [[[7], 5.0], [[8, 9], -9.0], [[31, 8], 6.0]]},
+    {"exponential_decay_length_penalty": (3, 1.3)},
+    {"suppress_tokens": list(range(20, 40)), "begin_suppress_tokens": list(range(40, 60))},
+    {"begin_suppress_tokens": list(range(10, 50)), "forced_bos_token_id": 9},
+    {"remove_invalid_values": True, "renormalize_logits": True, "no_repeat_ngram_size": 2},
 ]
 BEAMS: list[dict[str, Any]] = [
     {"num_beams": 2},
@@ -46,6 +54,12 @@ BEAMS: list[dict[str, Any]] = [
     {"num_beams": 6, "eos_token_id": [2, 40, 50], "early_stopping": "never", "num_return_sequences": 6},
     {"num_beams": 2, "max_length": 7, "max_new_tokens": None},
     {"num_beams": 3, "max_new_tokens": 1, "num_return_sequences": 3},
+    {"num_beams": 3, "encoder_repetition_penalty": 2.0, "encoder_no_repeat_ngram_size": 2},
+    {"num_beams": 3, "sequence_bias": [[[7], 3.0], [[8, 9], -5.0]], "num_return_sequences": 2},
+    {"num_beams": 3, "exponential_decay_length_penalty": (2, 1.5), "num_return_sequences": 3},
+    {"num_beams": 4, "suppress_tokens": list(range(20, 40)), "begin_suppress_tokens": [41, 42, 43]},
+    {"num_beams": 3, "repetition_penalty": 1.6, "renormalize_logits": True, "num_return_sequences": 3},
+    {"num_beams": 3, "no_repeat_ngram_size": 1, "renormalize_logits": True, "remove_invalid_values": True},
 ]
 
 
@@ -66,10 +80,10 @@ def models(names: tuple[str, ...]) -> tuple[Any, Any]:
         return theirs, load_bundle(str(Path(folder))).model
 
 
-def check(names: tuple[str, ...], options: dict[str, Any]) -> None:
+def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[int]] = SOURCES) -> None:
     theirs, ours = models(names)
     pad = 1 if names[0] == "roberta" else 0
-    source, mask = tiny.padded(SOURCES, pad=pad, left=len(names) == 1)
+    source, mask = tiny.padded(sources, pad=pad, left=len(names) == 1)
     options = {"max_new_tokens": 12, **options}
     if names[-1] == "roberta":  # and so it must not write it either
         options["bad_words_ids"] = [[1], *options.get("bad_words_ids", [])]
@@ -96,11 +110,18 @@ def check(names: tuple[str, ...], options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", GREEDY + BEAMS, ids=str)
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
 def test_pairs(names: tuple[str, str], options: dict[str, Any]) -> None:
-    check(names, options)
+    if any(name.startswith("encoder_") for name in options):  # transformers takes padding for source there
+        for source in SOURCES:
+            check(names, options, [source])
+    else:
+        check(names, options)
 
 
 #: where transformers counts a row's padding as text, ours does not; those are compared row by row below
-ALONE = ("repetition_penalty", "no_repeat_ngram_size", "min_length", "max_length", "forced_bos_token_id")
+ALONE = (
+    *("repetition_penalty", "no_repeat_ngram_size", "min_length", "max_length", "forced_bos_token_id"),
+    *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
+)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +155,14 @@ def test_padded_prompts_are_as_if_alone(options: dict[str, Any], left: bool) -> 
         tiny.same_hypotheses([got[row]], expected, prompt=len(source), ends=ends)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=str)
+OF_SOURCE = {"encoder_no_repeat_ngram_size": 2, "encoder_repetition_penalty": 0.7, "repetition_penalty": 1.3}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3, "num_return_sequences": 3}, OF_SOURCE, {"num_beams": 3, **OF_SOURCE}],
+    ids=str,
+)
 @pytest.mark.parametrize("names", [("bert", "gpt2"), ("gpt2",)], ids="-".join)
 def test_rows_do_not_know_their_neighbours(names: tuple[str, ...], options: dict[str, Any]) -> None:
     """Many rows of unequal length that end at different times: each as if it were alone."""
