@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,8 +101,14 @@ class Decoding:
     wording: Wording
 
 
-def _problems(options: GenerationSection) -> Iterator[Problem]:
+def _problems(options: DecodingOptions) -> Iterator[Problem]:
     yield from generation_problems(options)
+    if (options.min_length or 0) > (options.max_length or math.inf):
+        yield Problem(
+            f"min_length {options.min_length} is more than max_length {options.max_length}",
+            "swap them?",
+            (("min_length",), ("max_length",)),
+        )
     if options.do_sample and (options.num_beams or 1) > 1:
         yield Problem(
             f"num_beams {options.num_beams} does not go with sampling",
@@ -146,10 +153,11 @@ def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
         left["do_sample"] = False
     if "num_beams" in asked and "num_return_sequences" not in asked:
         left.pop("num_return_sequences", None)
-    if _is_more(left.get("min_new_tokens"), asked.get("max_new_tokens")):
-        left["min_new_tokens"] = asked["max_new_tokens"]
-    if _is_more(asked.get("min_new_tokens"), left.get("max_new_tokens")):
-        del left["max_new_tokens"]
+    for least, most in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
+        if _is_more(left.get(least), asked.get(most)):
+            left[least] = asked[most]
+        if _is_more(asked.get(least), left.get(most)):
+            del left[most]
     if not asked.get("do_sample", left.get("do_sample")):
         # files keep these beside do_sample: false, where they mean nothing
         left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS}
