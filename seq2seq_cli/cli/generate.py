@@ -151,7 +151,7 @@ def _generate(generator: Writer, work: Lines, source: Source, target: Destinatio
 
     groups = work.groups(source.lines, source.ready, skip=target.done)
     _write(((group, answer(group)) for group in groups), work, source, target)
-    report_cuts(generator.truncated, generator.unreadable)
+    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
 
 
 def _several(num_processes: int | None, recipe: Path | None) -> bool:
@@ -187,7 +187,7 @@ def _deal(processes: int, work: Lines, source: Source, target: Destination) -> N
         groups = work.groups(source.lines, source.ready, skip=target.done)
         answers = dealer.answers(groups, ready=source.ready, descriptor=source.descriptor)
         _write(answers, work, source, target)
-        report_cuts(dealer.truncated, dealer.unreadable)
+        report_cuts(dealer.truncated, dealer.unreadable, dealer.incomplete)
 
 
 def _write(
@@ -217,7 +217,7 @@ def _stream(open_generator: Callable[[], Writer], work: Lines, source: Source, t
         generator.stream(line.source, lambda piece: target.write(one_line(piece)), place=line.where)
         target.write("\n")
     _refuse_more(source)
-    report_cuts(generator.truncated, generator.unreadable)
+    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
 
 
 def _refuse_more(source: Source) -> None:

@@ -60,7 +60,7 @@ Truncation = Annotated[
     Literal["truncate", "error"], typer.Option("--truncation", help="What to do with too long a source.")
 ]
 #: options that take any text; those of the others are names
-_TEXTS = ("bad_words", "prefix", "stop")
+_TEXTS = ("bad_words", "grammar", "prefix", "stop")
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 

@@ -216,9 +216,14 @@ def make_generator(
     )
 
 
-def report_cuts(truncated: int, unreadable: int) -> None:
-    """Say how many inputs were not read as they stand."""
+def report_cuts(truncated: int, unreadable: int, incomplete: int) -> None:
+    """Say how many inputs were not read as they stand, and how many outputs are not written."""
     if truncated:
         console.warn(f"{truncated} input(s) were longer than the model takes and were truncated")
     if unreadable:
         console.warn(f"{unreadable} input(s) gave no token; their output is empty")
+    if incomplete:
+        console.warn(
+            f"{incomplete} output(s) ended before their grammar was complete and are left empty; "
+            "raise --max-new-tokens"
+        )

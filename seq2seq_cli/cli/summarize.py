@@ -95,7 +95,7 @@ def summarize(
         for work, group in _groups(stack, files or [], named, one_a_line=lines or jsonl, errors=errors):
             texts = _summaries(generator, group, long)
             target.write(joined(work.texts(group, texts)))
-    report_cuts(generator.truncated, generator.unreadable)
+    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
 
 
 def _summaries(generator: TextGenerator, documents: list[Line], long: Any) -> list[str]:

@@ -30,7 +30,8 @@ class TextGenerator:
     """A model with its tokenizers and options, ready for texts.
 
     ``truncated`` counts inputs that were cut to what the model takes, ``unreadable`` those that gave no
-    token at all (their output is empty).
+    token at all (their output is empty), ``incomplete`` outputs that ended before their grammar was complete
+    (they are empty).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class TextGenerator:
         self.prefix = prefix
         self.truncated = 0
         self.unreadable = 0
+        self.incomplete = 0
 
     def texts(
         self,
@@ -230,7 +232,7 @@ class TextGenerator:
         if kept is not None:
             kept += [found[0] for found in hypotheses]
         for text, row, found in zip(texts, rows, hypotheses, strict=True):
-            written = [self._decoded(row, hypothesis.ids, text) for hypothesis in found]
+            written = [self._written(row, hypothesis.ids, text) for hypothesis in found]
             yield Output(
                 texts=tuple(self._echoed(text, new) for new in written),
                 scores=tuple(hypothesis.score for hypothesis in found),
@@ -242,6 +244,15 @@ class TextGenerator:
             return new
         joint = " " if isinstance(self._model, Seq2Seq) and new and not text[-1].isspace() else ""
         return text + joint + new
+
+    def _written(self, prompt: list[int], ids: list[int], text: str) -> str:
+        """As ``_decoded``; nothing where that is not what the grammar asks for: rather than half a
+        statement."""
+        language, bos = self._decoding.language, self._decoding.forced_bos
+        if language is not None and not language.accepts(ids[1:] if ids[:1] == [bos] else ids):
+            self.incomplete += 1
+            return ""
+        return self._decoded(prompt, ids, text)
 
     def _decoded(self, prompt: list[int], ids: list[int], text: str) -> str:
         """The text of new tokens; a continuation keeps the space that joins it to its prompt, where ``text``

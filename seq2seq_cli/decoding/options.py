@@ -14,6 +14,7 @@ from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
 from seq2seq_cli.recipe.validation import validate
 
 if TYPE_CHECKING:
+    from seq2seq_cli.decoding.grammar import Language
     from seq2seq_cli.decoding.stop import Stop
     from seq2seq_cli.model import SpecialIds
 
@@ -51,6 +52,7 @@ class Wording:
     sequence_bias: tuple[tuple[str, float], ...] = ()
     prefix: str = ""
     stop: tuple[str, ...] = ()
+    grammar: str = ""
 
     def names(self) -> list[str]:
         """Those that are set."""
@@ -86,6 +88,7 @@ class Decoding:
     forced_eos: int | None
     prefix_ids: tuple[int, ...]
     stop: Stop | None
+    language: Language | None
     do_sample: bool
     temperature: float
     top_k: int
@@ -197,6 +200,7 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         forced_eos=options.forced_eos_token_id,
         prefix_ids=(),
         stop=None,
+        language=None,
         do_sample=either(options.do_sample, False),
         temperature=either(options.temperature, 1.0),
         top_k=either(options.top_k, 0),
@@ -213,6 +217,7 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
             bad_words=tuple(options.bad_words or ()),
             sequence_bias=tuple(bias.items()) if isinstance(bias, dict) else (),
             prefix=options.prefix or "",
+            grammar=options.grammar or "",
             stop=(*(options.stop or ()), *(options.stop_strings or ())),
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from seq2seq_cli.decoding.grammar import Language
 from seq2seq_cli.decoding.options import Decoding, Wording
 from seq2seq_cli.decoding.stop import Stop
 from seq2seq_cli.errors import UsageError
@@ -21,6 +22,7 @@ def spell(decoding: Decoding, tokenizer: Tokenizer) -> Decoding:
         sequence_bias=(*decoding.sequence_bias, *bias),
         prefix_ids=opening(wording.prefix, tokenizer) if wording.prefix else decoding.prefix_ids,
         stop=Stop(wording.stop, tokenizer.spellings) if wording.stop else decoding.stop,
+        language=Language(wording.grammar, tokenizer, decoding.eos) if wording.grammar else decoding.language,
         wording=Wording(),
     )
 

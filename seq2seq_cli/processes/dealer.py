@@ -52,6 +52,7 @@ class _Worker(Generic[J]):
     jobs: list[J] = field(default_factory=list)
     truncated: int = 0
     unreadable: int = 0
+    incomplete: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -74,6 +75,11 @@ class Dealer(Generic[J]):
     def unreadable(self) -> int:
         """Lines that gave no token."""
         return sum(worker.unreadable for worker in self._workers)
+
+    @property
+    def incomplete(self) -> int:
+        """Outputs that ended before their grammar was complete."""
+        return sum(worker.incomplete for worker in self._workers)
 
     def start(self, arguments: Sequence[str], *, processes: int) -> None:
         """Get workers: ``processes`` on this machine that run the program with ``arguments``; in a launch one
@@ -187,6 +193,7 @@ class Dealer(Generic[J]):
         jobs, worker.jobs = worker.jobs, []
         worker.truncated = message.get("truncated", 0)
         worker.unreadable = message.get("unreadable", 0)
+        worker.incomplete = message.get("incomplete", 0)
         outputs = [Output(texts=tuple(t), scores=tuple(s)) for t, s in message.get("outputs", ())]
         return {job.number: output for job, output in zip(jobs, outputs, strict=True)}
 

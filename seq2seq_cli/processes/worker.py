@@ -28,6 +28,8 @@ class Writer(Protocol):
     def truncated(self) -> int: ...
     @property
     def unreadable(self) -> int: ...
+    @property
+    def incomplete(self) -> int: ...
     def texts(
         self, texts: Sequence[str], *, numbers: Sequence[int] | None, places: Sequence[str] | None
     ) -> list[Output]:
@@ -63,6 +65,7 @@ def serve(link: Link, open_writer: Callable[[], Writer]) -> None:
                 "outputs": [[output.texts, output.scores] for output in outputs],
                 "truncated": writer.truncated,
                 "unreadable": writer.unreadable,
+                "incomplete": writer.incomplete,
             }
     except S2SError as error:
         findings = [[each.what, each.where, each.remedy] for each in error.findings]

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.recipe.fields import Section
 from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
+from seq2seq_cli.recipe.grammar import check_grammar
 from seq2seq_cli.recipe.sections import (
     LOSS_METRICS,
     PAIRED,
@@ -61,6 +63,13 @@ def generation_problems(section: GenerationSection, prefix: str = "") -> Iterato
     if lowest and highest and lowest > highest:
         keys = (f"{prefix}min_new_tokens", f"{prefix}max_new_tokens")
         yield _problem(f"min_new_tokens {lowest} is more than max_new_tokens {highest}", "swap them?", *keys)
+    if section.grammar is not None:
+        try:
+            check_grammar(section.grammar)
+        except UsageError as error:
+            for each in error.findings:
+                what = f"{each.what} ({each.where})" if each.where else each.what
+                yield _problem(what, each.remedy, f"{prefix}grammar")
     if section.do_sample is False:
         for name in SAMPLING_OPTIONS:
             if getattr(section, name) is not None:

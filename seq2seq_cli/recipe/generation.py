@@ -79,6 +79,10 @@ class GenerationSection(Section):
     stop: Texts | None = Field(
         default=None, description="an output ends with the token that completes this text, which stays in it"
     )
+    grammar: Text | None = Field(
+        default=None,
+        description="outputs follow it: regex:PATTERN, json:SCHEMA, lark:RULES, a file, or a name of ours",
+    )
     do_sample: bool | None = Field(default=None, description="draw tokens instead of taking the likeliest")
     temperature: Positive | None = Field(
         default=None, description="below 1 sharper, above 1 more varied; samples"

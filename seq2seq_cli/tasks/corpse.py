@@ -29,6 +29,11 @@ class Corpse:
         """Turns whose text gave no token."""
         return sum(writer.unreadable for writer in set(self._turns))
 
+    @property
+    def incomplete(self) -> int:
+        """Turns that ended before their grammar was complete."""
+        return sum(writer.incomplete for writer in set(self._turns))
+
     def texts(
         self,
         texts: Sequence[str],

@@ -122,3 +122,25 @@ def test_the_source_is_respelled_for_the_target(s2s: Run, pair_folder: Path) -> 
     assert set(target.encode(written, special=False)[0]) <= set(ids)
     (without,) = pair.generate([text], encoder_no_repeat_ngram_size=1, max_new_tokens=8)
     assert not set(target.encode(without, special=False)[0]) & set(ids)
+
+
+def test_grammars(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llguidance", reason="the extra grammar is not installed")
+    wanted = {"one tea", "two tea", "tea"}
+    (tmp_path / "tea.lark").write_text('start: ("one " | "two ")? "tea"\n')
+    for grammar in ("regex:((one|two) )?tea", "tea.lark"):
+        for search in ((), ("--num-beams", "2"), ("--top-p", "0.9")):
+            assert set(lines(s2s, pair_folder, "--grammar", grammar, *search)) <= wanted
+    done = s2s("generate", "-m", pair_folder, "--grammar", "regex:tea{99}", *COMMON, stdin=b"tea\nand\n")
+    assert done.returncode == 0
+    assert done.stdout == b"\n\n"
+    assert "2 output(s) ended before their grammar was complete" in done.stderr.decode()
+    done = s2s("generate", "-m", "nowhere", "--grammar", "lark:start: tee", "x")
+    assert done.returncode == 2
+    assert 'unknown name: "tee"' in done.stderr.decode()
+    (tmp_path / "recipe.yaml").write_text("model: {encoder: nowhere}\ngeneration: {grammar: nothing.lark}\n")
+    done = s2s("recipes", "validate", "recipe.yaml")
+    assert done.returncode == 2
+    said = done.stderr.decode()
+    assert "no file and no grammar named 'nothing.lark'" in said
+    assert "recipe.yaml:2:23" in said

@@ -20,6 +20,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import bans, lengths, penalties
 from seq2seq_cli.decoding.processors.context import FORBIDDEN, Context, Processor
+from seq2seq_cli.decoding.processors.grammar import FollowGrammar
 from seq2seq_cli.decoding.warpers import Warper, build_warpers
 
 
@@ -62,6 +63,8 @@ def build_processors(
     if any(wanted):
         rows = [torch.tensor(each, device=device) for each in wanted for _ in range(copies)]
         add(lengths.prefix, ids=lengths.prefixes(rows), behind_bos=behind_bos)
+    if decoding.language is not None:
+        chosen.append(FollowGrammar(decoding.language, behind_bos=behind_bos))
     if _may_forbid_all(decoding):
         add(bans.a_way_out, eos=decoding.eos)
     if decoding.num_beams > 1:
@@ -123,4 +126,5 @@ def _may_forbid_all(decoding: Decoding) -> bool:
         or decoding.begin_suppress_tokens
         or decoding.min_length
         or decoding.min_new_tokens
+        or decoding.language is not None
     )
