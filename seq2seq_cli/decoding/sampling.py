@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,69 +23,87 @@ class Sampler:
     """Draws by inverting the cumulative distribution at one uniform number a row and step.
 
     Each row has its own stream of numbers, from (seed, key): its draws do not depend on which rows are
-    beside it, so the same seed gives the same text at any batch size. Where top-k, or a filter that cuts
-    the tail, comes first, everything behind it works on the few tokens that can be drawn.
+    beside it, so the same seed gives the same text at any batch size.
     """
 
     def __init__(self, decoding: Decoding, *, keys: Sequence[int], steps: int) -> None:
-        self._temperature = decoding.temperature
-        self._top_k = decoding.top_k
-        self._filters = warpers.build_filters(decoding)
-        self._uniform = torch.stack([_uniform_stream(decoding.seed, key, steps) for key in keys])
+        self._decoding = decoding
+        self._uniform = torch.stack([uniform_numbers(decoding.seed, key, count=steps) for key in keys])
 
     def __call__(self, scores: Tensor, rows: Tensor, step: int) -> Tensor:
         """scores [R, V] of the original rows [R] -> tokens [R]."""
         drawn = self._uniform[rows.cpu(), step].to(scores.device)
-        if 0 < self._top_k < scores.shape[1]:
-            return self._among_top_k(scores, drawn)
-        if self._filters and self._filters[0].func in _CUTS_THE_TAIL:
-            values, ids = self._without_tail(scores)
-            for warp in self._filters[1:]:
-                warp(values)
-            return _draw(values, ids, drawn)
-        return self._among_all(scores, drawn)
-
-    def _among_top_k(self, scores: Tensor, drawn: Tensor) -> Tensor:
-        k = self._top_k
+        k = self._decoding.top_k
+        if not 0 < k < scores.shape[1]:
+            return _draw(*candidates(scores, self._decoding), drawn)
         values, ids = largest(scores, k + 1)
+        tokens = _draw(_behind_top_k(values[:, :k], self._decoding, keep=1), ids[:, :k], drawn)
         # what equals the least of the k stays too: such rows, rare but in half precision, take the long way
         tied = (values[:, k] == values[:, k - 1]) & (values[:, k] > _GONE)
-        kept = values[:, :k] / self._temperature
-        for warp in self._filters:
-            warp(kept)
-        tokens = _draw(kept, ids[:, :k], drawn)
         if bool(tied.any()):
-            tokens[tied] = self._among_all(scores[tied], drawn[tied])
+            tokens[tied] = _draw(_filtered(scores[tied], self._decoding, keep=1), None, drawn[tied])
         return tokens
 
-    def _among_all(self, scores: Tensor, drawn: Tensor) -> Tensor:
-        scaled = scores / self._temperature
-        if self._top_k:
-            warpers.top_k(scaled, k=self._top_k)
-        for warp in self._filters:
-            warp(scaled)
-        return _draw(scaled, None, drawn)
 
-    def _without_tail(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores over temperature and ids [R, K] of the tokens that the first filter keeps and some more,
-        which are forbidden; the likeliest first."""
-        first = self._filters[0]
-        size, vocabulary = min(warpers.FIRST_LOOK, scores.shape[1]), scores.shape[1]
-        scaled = scores if self._temperature == 1.0 else scores / self._temperature
-        total = None if first.func is warpers.min_p else scaled.logsumexp(-1, keepdim=True)
-        while True:
-            values, ids = largest(scaled, size)
-            if total is None:
-                gone = values < values[:, :1] + math.log(first.keywords["share"])
-            elif first.func is warpers.epsilon:
-                gone = (values - total).exp() < first.keywords["cutoff"]
-            else:
-                probabilities = (values - total).exp()
-                gone = probabilities.cumsum(-1) - probabilities >= first.keywords["p"]
-            gone[:, 0] = False
-            if size == vocabulary or bool(gone[:, -1].all()):
-                return values.masked_fill(gone, _GONE), ids
-            size = min(8 * size, vocabulary)
+def candidates(scores: Tensor, decoding: Decoding, *, keep: int = 1) -> tuple[Tensor, Tensor | None]:
+    """Scores [R, V] over temperature of the tokens to draw from [R, C], -inf where filtered, and their ids
+    (None: all tokens in their own order). The filters leave at least the ``keep`` likeliest.
+
+    Where top-k, or a filter that cuts the tail, comes first, everything behind it works on the few tokens
+    that can be drawn.
+    """
+    filters, vocabulary = warpers.build_filters(decoding, keep=keep), scores.shape[1]
+    ids: Tensor | None = None
+    if 0 < decoding.top_k < vocabulary:
+        values, ids = largest(scores, min(max(decoding.top_k, keep), vocabulary))
+        values = _behind_top_k(values, decoding, keep=keep)
+    elif filters and filters[0].func in _CUTS_THE_TAIL:
+        values, ids = _without_tail(scores / decoding.temperature, filters[0], keep=keep)
+        for warp in filters[1:]:
+            warp(values)
+    else:
+        values = _filtered(scores, decoding, keep=keep)
+    if decoding.renormalize_logits:
+        values = values - values.logsumexp(-1, keepdim=True)
+    return values, ids
+
+
+def _behind_top_k(values: Tensor, decoding: Decoding, *, keep: int) -> Tensor:
+    """The largest scores over temperature, -inf where filtered."""
+    values = values / decoding.temperature
+    for warp in warpers.build_filters(decoding, keep=keep):
+        warp(values)
+    return values
+
+
+def _filtered(scores: Tensor, decoding: Decoding, *, keep: int) -> Tensor:
+    """All scores [R, V] over temperature, -inf where filtered."""
+    scaled = scores / decoding.temperature
+    if decoding.top_k:
+        warpers.top_k(scaled, k=decoding.top_k, keep=keep)
+    for warp in warpers.build_filters(decoding, keep=keep):
+        warp(scaled)
+    return scaled
+
+
+def _without_tail(scaled: Tensor, first: partial[None], *, keep: int) -> tuple[Tensor, Tensor]:
+    """Scores and ids [R, C] of the tokens that the filter ``first`` keeps and some more, which are -inf; the
+    likeliest first."""
+    size, vocabulary = min(max(warpers.FIRST_LOOK, keep), scaled.shape[1]), scaled.shape[1]
+    total = None if first.func is warpers.min_p else scaled.logsumexp(-1, keepdim=True)
+    while True:
+        values, ids = largest(scaled, size)
+        if total is None:
+            gone = values < values[:, :1] + math.log(first.keywords["share"])
+        elif first.func is warpers.epsilon:
+            gone = (values - total).exp() < first.keywords["cutoff"]
+        else:
+            probabilities = (values - total).exp()
+            gone = probabilities.cumsum(-1) - probabilities >= first.keywords["p"]
+        gone[:, :keep] = False
+        if size == vocabulary or bool(gone[:, -1].all()):
+            return values.masked_fill(gone, _GONE), ids
+        size = min(8 * size, vocabulary)
 
 
 def _draw(scores: Tensor, ids: Tensor | None, drawn: Tensor) -> Tensor:
@@ -121,8 +140,11 @@ def _locate(weights: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     return place, ((target - before) / weight).clamp(0.0, 1.0 - 1e-12)[:, 0]
 
 
-def _uniform_stream(seed: int, key: int, steps: int) -> Tensor:
-    """``steps`` numbers in [0, 1) that belong to (seed, key) alone."""
-    mixed = (seed * _SEED_PRIME + key + 1) * _SEED_PRIME % 2**63
+def uniform_numbers(seed: int, *keys: int, count: int) -> Tensor:
+    """``count`` numbers in [0, 1) that belong to (seed, *keys) alone; the first ones are the same for any
+    ``count``."""
+    mixed = seed * _SEED_PRIME
+    for key in keys:
+        mixed = (mixed + key + 1) * _SEED_PRIME % 2**63
     generator = torch.Generator().manual_seed(mixed)
-    return torch.rand(steps, dtype=torch.float64, generator=generator)
+    return torch.rand(count, dtype=torch.float64, generator=generator)

@@ -7,7 +7,6 @@ epsilon, eta. ``keep`` tokens always stay: one, and in beam search one more than
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,9 +14,6 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.largest import largest
 from seq2seq_cli.decoding.options import Decoding
-
-#: changes scores [R, N] in place
-Warper = Callable[[Tensor], None]
 
 _GONE = float("-inf")
 #: how many of the best tokens are looked at first where a filter does not say how many it keeps
@@ -92,11 +88,6 @@ def _cut(scores: Tensor, gone: Tensor, keep: int) -> None:
     scores.masked_fill_(gone & (scores < least), _GONE)
 
 
-def renormalize(scores: Tensor) -> None:
-    """Make scores log-probabilities again."""
-    scores -= scores.logsumexp(-1, keepdim=True)
-
-
 def build_filters(decoding: Decoding, *, keep: int = 1) -> list[partial[None]]:
     """The filters behind temperature and top-k that the options ask for, in their order."""
     chosen: list[partial[None]] = []
@@ -110,19 +101,4 @@ def build_filters(decoding: Decoding, *, keep: int = 1) -> list[partial[None]]:
         chosen.append(partial(epsilon, cutoff=decoding.epsilon_cutoff, keep=keep))
     if decoding.eta_cutoff:
         chosen.append(partial(eta, cutoff=decoding.eta_cutoff, keep=keep))
-    return chosen
-
-
-def build_warpers(decoding: Decoding, *, keep: int) -> list[Warper]:
-    """What beam search applies to log-probabilities [R, V] behind the processors: when sampling, all filters
-    in their order, and ``renormalize_logits`` last."""
-    chosen: list[Warper] = []
-    if decoding.do_sample:
-        if decoding.temperature != 1.0:
-            chosen.append(partial(temperature, value=decoding.temperature))
-        if decoding.top_k:
-            chosen.append(partial(top_k, k=decoding.top_k, keep=keep))
-        chosen += build_filters(decoding, keep=keep)
-    if decoding.renormalize_logits:
-        chosen.append(renormalize)
     return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from transformers.generation import logits_process as theirs
 
 from seq2seq_cli.decoding import resolve_options
 from seq2seq_cli.decoding.processors import Context, bans, build_processors, lengths, penalties
+from seq2seq_cli.decoding.sampling import candidates
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import SpecialIds
 from tests import tiny
@@ -248,7 +248,7 @@ def test_the_order_is_transformers(options: dict[str, Any]) -> None:
     model._prepare_special_tokens(config, True, device="cpu")
     reference = model._get_logits_processor(config, input_ids_seq_length=1, encoder_input_ids=source)
     decoding = resolve_options({**wanted, "num_beams": 1}, {}, SpecialIds(start=1, eos=(2,)))
-    ours = build_processors(replace(decoding, num_beams=2), source=(source, None), vocab_size=vocabulary)
+    ours = build_processors(decoding, source=(source, None), vocab_size=vocabulary)
     for new in range(limit):
         written = torch.randint(3, vocabulary, (rows, new), generator=generator)
         written[::2, -1:] = source[::2, 3:4]  # what the n-grams of the source forbid
@@ -258,6 +258,11 @@ def test_the_order_is_transformers(options: dict[str, Any]) -> None:
         now = context(tokens=tokens, new_tokens=new, limits=torch.full((rows,), limit))
         for process in ours:
             process(scores, now)
+        values, ids = candidates(scores, decoding, keep=2)
+        if ids is not None:
+            scores = torch.full_like(scores, float("-inf")).scatter_(1, ids, values)
+        else:
+            scores = values
         for each in (scores, expected):  # which of equal lowest ones stays is chance
             each[each < -1e30] = float("-inf")
         torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)

@@ -109,8 +109,7 @@ def test_filters_are_transformers(
         scores[torch.rand(40, 300, generator=generator) < 0.3] = float("-inf")
         expected = reference(keep, **options)(NO_IDS, scores.clone())
         decoding = resolve_options({**options, "do_sample": True}, {}, SpecialIds())
-        for warp in warpers.build_warpers(decoding, keep=keep):
-            warp(scores)
+        scores = sampling._filtered(scores, decoding, keep=keep)
         torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -148,14 +147,30 @@ def test_flat_distributions_are_looked_at_again(first_look: int, monkeypatch: py
     """Where the tail begins behind the first look, more is looked at; the draws stay the same."""
     scores = torch.randn(30, 2000, generator=torch.Generator().manual_seed(0))
     for options in ({"top_p": 0.99}, {"min_p": 1e-4}, {"epsilon_cutoff": 1e-6}):
-        sampler = Sampler(resolve_options(options, {}, SpecialIds()), keys=range(30), steps=1)
+        decoding = resolve_options(options, {}, SpecialIds())
+        sampler = Sampler(decoding, keys=range(30), steps=1)
         whole = scores.clone()
-        for warp in sampler._filters:
+        for warp in warpers.build_filters(decoding):
             warp(whole)
         values, ids = whole.sort(descending=True)
         expected = sampling._draw(values, ids, sampler._uniform[:, 0])
         monkeypatch.setattr(warpers, "FIRST_LOOK", first_look)
         assert torch.equal(sampler(scores, torch.arange(30), 0), expected)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("options", FILTERS, ids=str)
+def test_candidates_are_what_the_filters_leave(options: dict[str, Any], keep: int) -> None:
+    """Few tokens with their ids, as the filters of the whole vocabulary leave them."""
+    scores = torch.randn(20, 500, generator=torch.Generator().manual_seed(1)) * 3
+    decoding = resolve_options({**options, "do_sample": True}, {}, SpecialIds())
+    values, ids = sampling.candidates(scores, decoding, keep=keep)
+    whole = sampling._filtered(scores, decoding, keep=keep)
+    if ids is None:
+        torch.testing.assert_close(values, whole)
+        return
+    torch.testing.assert_close(values, whole.gather(1, ids))
+    assert torch.equal(values.isfinite().sum(1), whole.isfinite().sum(1))
 
 
 def test_a_row_without_any_token_draws_in_range() -> None:

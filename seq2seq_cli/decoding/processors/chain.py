@@ -5,7 +5,7 @@
     forced_eos_token_id · remove_invalid_values · exponential_decay_length_penalty · suppress_tokens ·
     begin_suppress_tokens · prefix · grammar
 
-and behind them, when sampling, the warpers of ``warpers.py``; ``renormalize_logits`` is the very last.
+and behind them, when sampling, the filters of ``warpers.py``; ``renormalize_logits`` is the very last.
 ``prefix`` and ``grammar`` stand where transformers puts processors of one's own: nothing undoes them.
 """
 
@@ -19,9 +19,8 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import bans, lengths, penalties
-from seq2seq_cli.decoding.processors.context import FORBIDDEN, Context, Processor
+from seq2seq_cli.decoding.processors.context import FORBIDDEN, Processor
 from seq2seq_cli.decoding.processors.grammar import FollowGrammar
-from seq2seq_cli.decoding.warpers import Warper, build_warpers
 
 
 def build_processors(
@@ -32,7 +31,7 @@ def build_processors(
     prefixes: Sequence[Sequence[int]] | None = None,
     copies: int = 1,
 ) -> list[Processor]:
-    """The processors that the options ask for, in their order; for beam search with the warpers.
+    """The processors that the options ask for, in their order.
 
     source: ids [B, S] and mask, padding on either side: of an encoder-decoder what its encoder reads, of a
     single stack the prompts. prefixes: one for each of the B rows, instead of ``decoding.prefix_ids``.
@@ -67,14 +66,9 @@ def build_processors(
         chosen.append(FollowGrammar(decoding.language, behind_bos=behind_bos))
     if _may_forbid_all(decoding):
         add(bans.a_way_out, eos=decoding.eos)
-    if decoding.num_beams > 1:
-        keep = 1 + max(1, len(decoding.eos))
-        chosen += [partial(_warp, warp=warp) for warp in build_warpers(decoding, keep=keep)]
+    if decoding.renormalize_logits and decoding.num_beams > 1 and not decoding.do_sample:
+        add(penalties.renormalize)  # with sampling it comes behind the filters; elsewhere it changes nothing
     return chosen
-
-
-def _warp(scores: Tensor, context: Context, *, warp: Warper) -> None:
-    warp(scores)
 
 
 def _reweigh(

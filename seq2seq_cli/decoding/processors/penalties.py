@@ -99,3 +99,8 @@ def exponential_decay(
 def remove_invalid_values(scores: Tensor, context: Context) -> None:
     """NaN becomes 0, infinite ones the largest and smallest finite numbers."""
     scores.nan_to_num_(nan=0.0)
+
+
+def renormalize(scores: Tensor, context: Context) -> None:
+    """Make scores log-probabilities again."""
+    scores -= scores.logsumexp(-1, keepdim=True)
