@@ -25,26 +25,34 @@ class FollowGrammar:
 
     def __call__(self, scores: Tensor, context: Context) -> None:
         start = context.tokens.shape[1] - context.new_tokens
-        written = [tuple(row) for row in context.tokens[:, start:].tolist()]
+        written: list[tuple[int, ...] | None] = [tuple(row) for row in context.tokens[:, start:].tolist()]
         if self._behind_bos:
             bare = (context.lengths() - context.new_tokens == 1).tolist()
-            if context.new_tokens == 0 and all(bare):
-                return
-            written = [row[1:] if forced else row for row, forced in zip(written, bare, strict=True)]
-        known = {path: self._at(path) for path in set(written)}
-        masks = {path: self._language.allowed(at) for path, at in known.items() if at is not None}
+            written = [
+                (row[1:] if row else None) if forced else row
+                for row, forced in zip(written, bare, strict=True)
+            ]
+        places = {path: self._at(path) for path in set(written) if path is not None}
+        masks = {path: self._language.allowed(at) for path, at in places.items() if at is not None}
         rows = [number for number, path in enumerate(written) if path in masks]
         if rows:
-            packed = bytearray(b"".join(masks[written[number]] for number in rows))
+            packed = bytearray(b"".join(masks[path] for path in written if path in masks))
             bits = _BITS[torch.frombuffer(packed, dtype=torch.uint8).long()].view(len(rows), -1)
             allowed = torch.zeros(len(rows), scores.shape[1], dtype=torch.bool)
             width = min(scores.shape[1], bits.shape[1])
             allowed[:, :width] = bits[:, :width]
             where = torch.tensor(rows, device=scores.device)
             scores[where] = scores[where].masked_fill(~allowed.to(scores.device), FORBIDDEN)
-        self._known = {(): self._language.start(), **known}
+        # groups of beams come one after the other, with outputs of the same length
+        least = context.new_tokens - 2
+        self._known = {path: at for path, at in self._known.items() if not path or len(path) >= least}
 
     def _at(self, path: tuple[int, ...]) -> Any:
-        if path in self._known:
-            return self._known[path]
-        return self._language.after(self._known.get(path[:-1]), path[-1])
+        size = len(path)
+        while path[:size] not in self._known:
+            size -= 1
+        at = self._known[path[:size]]
+        for token in path[size:]:
+            at = self._language.after(at, token)
+        self._known[path] = at
+        return at
