@@ -30,6 +30,7 @@ def generate_ids(
     mask: Tensor | None = None,
     *,
     tokenizer: Tokenizer | None = None,
+    token_scores: bool = False,
     **options: Any,
 ) -> list[list[Hypothesis]]:
     """Hypotheses of each row of ids [B, L], the best first.
@@ -37,12 +38,13 @@ def generate_ids(
     ids are the sources of an encoder-decoder, the prompts of a single stack; mask [B, L] (true or 1 =
     visible), padding on either side. Options have the names and meanings of transformers'
     GenerationConfig; unset ones come from the checkpoint. Those that are texts (bad_words, prefix, stop)
-    need the target's ``tokenizer``. UsageError for unknown or impossible ones.
+    need the target's ``tokenizer``. ``token_scores`` asks for the log-probability of each token, which greedy
+    decoding and sampling know. UsageError for unknown or impossible ones.
     """
     decoding = resolve_options(options, model.generation, model.special_ids)
     if tokenizer is not None:
         decoding = spell(decoding, tokenizer)
-    return run(model, ids, mask, decoding)
+    return run(model, ids, mask, decoding, token_scores=token_scores)
 
 
 @torch.inference_mode()
@@ -55,6 +57,7 @@ def run(
     keys: Sequence[int] | None = None,
     with_scores: bool = True,
     tell: Tell | None = None,
+    token_scores: bool = False,
     source: tuple[Tensor, Tensor] | None = None,
     prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Hypothesis]]:
@@ -74,6 +77,7 @@ def run(
             keys=keys,
             with_scores=with_scores,
             tell=tell,
+            token_scores=token_scores,
             source=source or (ids, mask),
             prefixes=prefixes,
         )
@@ -90,6 +94,7 @@ def _run(
     keys: Sequence[int] | None,
     with_scores: bool,
     tell: Tell | None,
+    token_scores: bool,
     source: tuple[Tensor, Tensor | None],
     prefixes: Sequence[Sequence[int]] | None,
 ) -> list[list[Hypothesis]]:
@@ -125,6 +130,8 @@ def _run(
         decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
     )
     if decoding.num_beams > 1:
+        if token_scores:
+            raise UsageError("token_scores does not go with num_beams", remedy="leave one of them out")
         return beam_search(
             stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
         )
@@ -146,7 +153,8 @@ def _run(
         stop=decoding.stop,
         limits=limits,
         length_penalty=decoding.length_penalty,
-        with_scores=with_scores or copies > 1,
+        with_scores=with_scores or token_scores or copies > 1,
+        token_scores=token_scores,
     )
     groups = [flat[i : i + copies] for i in range(0, len(flat), copies)]
     return [sorted(group, key=lambda h: -h.score) for group in groups]

@@ -29,6 +29,7 @@ def follow(
     limits: Tensor,
     length_penalty: float,
     with_scores: bool,
+    token_scores: bool = False,
 ) -> list[Hypothesis]:
     """Extend each prompt [R, P] token by token until eos, a stop text or its limit [R].
 
@@ -40,6 +41,7 @@ def follow(
     tokens = prompt.new_zeros(prompt.shape[0], longest)
     lengths = torch.zeros_like(rows)
     sums = torch.zeros(prompt.shape[0], device=prompt.device)
+    logs = sums.new_zeros(prompt.shape[0], longest if token_scores else 0)
     history, done = prompt, torch.zeros_like(rows, dtype=torch.bool)
     for step in range(longest):
         context = Context(tokens=history, visible=visible, rows=rows, new_tokens=step, limits=limits[rows])
@@ -52,7 +54,9 @@ def follow(
         if with_scores:
             # one pass over the vocabulary; gather minus logsumexp takes five times as long
             picked = -F.cross_entropy(scores, chosen, reduction="none")
-            sums[live] += picked[~done]
+            sums[live] += picked[~done].to(sums.dtype)
+            if token_scores:
+                logs[rows, step] = picked.to(logs.dtype)
         history = torch.cat([history, chosen[:, None]], dim=1)
         if visible is not None:
             visible = torch.cat([visible, visible.new_ones(visible.shape[0], 1)], dim=1)
@@ -69,7 +73,8 @@ def follow(
             visible = None if visible is None else visible[kept]
         scores = stepper.step(chosen)
     means = sums / lengths.clamp(min=1).float() ** length_penalty
+    found = zip(tokens.tolist(), lengths.tolist(), means.tolist(), logs.tolist(), strict=True)
     return [
-        Hypothesis(ids=row[:length], score=score)
-        for row, length, score in zip(tokens.tolist(), lengths.tolist(), means.tolist(), strict=True)
+        Hypothesis(ids=row[:length], score=score, token_scores=each[:length] if token_scores else None)
+        for row, length, score, each in found
     ]

@@ -14,10 +14,12 @@ from seq2seq_cli.model import Encoded, Stack
 @dataclass(frozen=True)
 class Hypothesis:
     """One output: its new token ids (eos included when it was generated; no start, prompt or padding) and
-    its score, the sum of log-probabilities over length to the power of the length penalty."""
+    its score, the sum of log-probabilities over length to the power of the length penalty. Where they are
+    asked for, also the log-probabilities of its tokens."""
 
     ids: list[int]
     score: float
+    token_scores: list[float] | None = None
 
 
 class Stepper:

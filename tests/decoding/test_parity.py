@@ -102,7 +102,12 @@ def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[in
     tiny.same_hypotheses(got, expected, prompt=prompt, ends=ends)
     if options.get("num_beams", 1) == 1:  # greedy scores: the mean log-probability of what was chosen
         steps = theirs.compute_transition_scores(expected.sequences, expected.scores, normalize_logits=True)
+        told = generate_ids(ours, source, mask, token_scores=True, **options)
         for row, (hypothesis,) in enumerate(got):
+            assert hypothesis.token_scores is None
+            (one,) = told[row]
+            assert (one.ids, one.score) == (hypothesis.ids, hypothesis.score)
+            assert one.token_scores == pytest.approx(steps[row, : len(one.ids)].tolist(), abs=1e-4)
             length = len(hypothesis.ids)
             assert hypothesis.score == pytest.approx(float(steps[row, :length].sum()) / length, abs=1e-4)
 
@@ -271,3 +276,18 @@ def test_training_mode_is_kept_and_not_used() -> None:
         assert ours.training
     finally:
         ours.eval()
+
+
+def test_scores_of_tokens_add_up() -> None:
+    _, ours = models(("bert", "gpt2"))
+    ids, mask = tiny.padded(SOURCES)
+    options = {"do_sample": True, "num_return_sequences": 3, "length_penalty": 0.0, "max_new_tokens": 9}
+    for row in generate_ids(ours, ids, mask, token_scores=True, **options):
+        for hypothesis in row:
+            assert hypothesis.token_scores is not None
+            assert len(hypothesis.token_scores) == len(hypothesis.ids)
+            assert sum(hypothesis.token_scores) == pytest.approx(hypothesis.score, abs=1e-5)
+    from seq2seq_cli.errors import UsageError
+
+    with pytest.raises(UsageError, match="token_scores does not go with num_beams"):
+        generate_ids(ours, ids, mask, token_scores=True, num_beams=2)
