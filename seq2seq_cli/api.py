@@ -69,14 +69,24 @@ class Pair:
             raise
 
     def generate(
-        self, texts: Sequence[str], *, batch_tokens: int = 4096, truncate: bool = True, **options: Any
+        self,
+        texts: Sequence[str],
+        *,
+        prefixes: Sequence[str] | None = None,
+        batch_tokens: int = 4096,
+        truncate: bool = True,
+        **options: Any,
     ) -> list[list[str]]:
         """What the model writes for each text: a list of ``num_return_sequences`` texts each, the best first.
 
-        Options are those of ``generate_ids``. A text of white space alone gives an empty one.
+        Options are those of ``generate_ids``; ``prefixes`` is what the output of each text begins with
+        ("" = anything), where that is not the same for all (``prefix``). A text of white space alone gives an
+        empty one.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of texts, not one text")
+        if prefixes is not None and len(prefixes) != len(texts):
+            raise UsageError(f"{len(prefixes)} prefixes for {len(texts)} texts", remedy="give one each")
         generator = TextGenerator(
             self.model,
             source_tokenizer=self.source_tokenizer,
@@ -85,7 +95,7 @@ class Pair:
             batch_tokens=batch_tokens,
             truncate=truncate,
         )
-        return [list(output.texts) for output in generator.texts(texts)]
+        return [list(output.texts) for output in generator.texts(texts, prefixes=prefixes)]
 
     def attention(self, source: str, target: str | Sequence[int]) -> Alignment:
         """How much each token of a target saw of each token of its source, in every layer and head.

@@ -11,7 +11,7 @@ from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.stepper import Hypothesis
-from seq2seq_cli.decoding.wording import spell
+from seq2seq_cli.decoding.wording import opening, spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.lines import Output, settled
@@ -79,9 +79,11 @@ class TextGenerator:
         *,
         numbers: Sequence[int] | None = None,
         places: Sequence[str] | None = None,
+        prefixes: Sequence[str] | None = None,
     ) -> list[Output]:
         """The outputs of ``texts``, one each, in order. White space alone gives an empty output.
-        ``places`` is what the texts are called in messages.
+        ``places`` is what the texts are called in messages. ``prefixes`` is what the output of each begins
+        with ("" = anything), instead of the option ``prefix``.
 
         With sampling, a text's draws depend on the seed and its number, never on what stands beside it.
         ``numbers`` are those of the texts; without them inputs are numbered on from call to call.
@@ -97,7 +99,10 @@ class TextGenerator:
         for batch in self._batches({place: ids for place, ids in encoded.items() if ids}):
             rows = [encoded[place] for place in batch]
             keys, shown = [numbers[place] for place in batch], [texts[place] for place in batch]
-            for place, output in zip(batch, self._run(rows, shown, keys), strict=True):
+            begun = None
+            if prefixes is not None:
+                begun = [opening(prefixes[n], self._target) if prefixes[n] else () for n in batch]
+            for place, output in zip(batch, self._run(rows, shown, keys, begun), strict=True):
                 outputs[place] = output
         for place in (place for place, ids in encoded.items() if not ids):
             self.unreadable += 1
@@ -209,6 +214,7 @@ class TextGenerator:
         rows: list[list[int]],
         texts: Sequence[str],
         keys: Sequence[int],
+        prefixes: Sequence[Sequence[int]] | None = None,
         *,
         tell: Tell | None = None,
         kept: list[Hypothesis] | None = None,
@@ -228,6 +234,7 @@ class TextGenerator:
             with_scores=self._with_scores,
             tell=tell,
             source=source,
+            prefixes=prefixes,
         )
         if kept is not None:
             kept += [found[0] for found in hypotheses]

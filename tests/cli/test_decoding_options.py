@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import seq2seq_cli
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.text.lines import one_line
 from tests.cli.conftest import TEXTS, Run
 
@@ -122,6 +123,20 @@ def test_the_source_is_respelled_for_the_target(s2s: Run, pair_folder: Path) -> 
     assert set(target.encode(written, special=False)[0]) <= set(ids)
     (without,) = pair.generate([text], encoder_no_repeat_ngram_size=1, max_new_tokens=8)
     assert not set(target.encode(without, special=False)[0]) & set(ids)
+
+
+def test_prefixes_of_each_text(pair_folder: Path) -> None:
+    pair = seq2seq_cli.load(pair_folder)
+    prefixes = ["tea", "", "who works here", "list all"]
+    for search in ({}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}):
+        options = {"max_new_tokens": 12, "min_new_tokens": 4, **search}
+        found = pair.generate(TEXTS, prefixes=prefixes, **options)
+        for prefix, texts in zip(prefixes, found, strict=True):
+            assert all(text.startswith(prefix) for text in texts)
+        if "do_sample" not in search:
+            assert found[1] == pair.generate(TEXTS, **options)[1]
+    with pytest.raises(UsageError, match="2 prefixes for 4 texts"):
+        pair.generate(TEXTS, prefixes=["a", "b"])
 
 
 def test_grammars(s2s: Run, pair_folder: Path, tmp_path: Path) -> None:
