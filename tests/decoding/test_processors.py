@@ -136,7 +136,7 @@ def test_padding_and_foreign_ids_are_no_source() -> None:
     rows = [[3, 14], [1, 2, 3, 99, 1], [12, 13], [4, 4, 4, 4, 4, 4]]
     clean = [[3], [1, 2, 3], [], [4] * 6]
     scores = torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(1))
-    tokens = torch.tensor([[3, 1], [1, 2], [2, 3], [4, 4]])
+    tokens = torch.tensor([[3, 1], [1, 2], [2, 2], [4, 4]])
     for left in (False, True):
         source, mask = tiny.padded(rows, pad=2, left=left)
         ours = scores.clone()

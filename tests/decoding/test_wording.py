@@ -71,6 +71,21 @@ def test_a_stop_text_does_not_begin_in_padding() -> None:
     assert Stop(["tea"], tokenizer.spellings).hits(beyond, None).tolist() == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("text", "row", "hit"),
+    [
+        ("aba", [2, 3], True),  # the second one begins inside of the first
+        ("aba", [0, 1], True),
+        ("abab", [0, 0], True),
+        ("abab", [0, 9, 0], False),  # nothing goes on over what has no text
+        ("abab", [0, 0, 1], False),  # complete before the last token
+    ],
+)
+def test_stop_texts_over_whole_tokens(text: str, row: list[int], hit: bool) -> None:
+    stop = Stop([text], [b"ab", b"a", b"aba", b"ba"])
+    assert stop.hits(torch.tensor([row]), None).tolist() == [hit]
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=str)
 @pytest.mark.parametrize("single", [False, True])
 def test_stopped_outputs_are_transformers(single: bool, options: dict[str, Any], tmp_path: Path) -> None:
