@@ -64,8 +64,8 @@ def run(
     """``generate_ids`` with resolved options. ``keys`` number the rows for sampling: a row's draws depend
     on the seed and its key alone. Without ``with_scores`` the scores of single paths stay 0. ``source``:
     the sources in the target's ids, with their mask, where ``ids`` are not. ``prefixes``: what each row
-    begins with, instead of ``decoding.prefix_ids``. ``tell`` hears each step's tokens of single paths, as they
-    are chosen."""
+    begins with, instead of ``decoding.prefix_ids``. ``tell`` hears each step's tokens of single paths, as
+    they are chosen."""
     was_training = model.training
     model.eval()
     try:

@@ -37,7 +37,7 @@ class Stub:
     """Writes each text back, after a while."""
 
     def __init__(self, seed: int, *, slowest: float = 0.0, wrong: int | None = None) -> None:
-        self.truncated = self.unreadable = 0
+        self.truncated = self.unreadable = self.incomplete = 0
         self._random, self._slowest, self._wrong = random.Random(seed), slowest, wrong
 
     def texts(
