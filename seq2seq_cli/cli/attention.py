@@ -62,7 +62,7 @@ def attend(
             output, alignment = generator.aligned(line.source, place=line.where)
             picture.write_bytes(drawn(alignment, path))
             target.write(joined(work.results([line], [output])))
-    report_cuts(generator.truncated, generator.unreadable)
+    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
 
 
 def _only_line(source: Source) -> list[str]:
