@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.beam import beam_search
+from seq2seq_cli.decoding.beam_sampling import BeamSampler
 from seq2seq_cli.decoding.greedy import choose_greedily
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
@@ -75,26 +76,34 @@ def _run(
     else:
         prompt, visible = left_padded(ids, mask)
         decoder = model
-    copies = decoding.num_return_sequences if decoding.do_sample else 1
+    firsts = keys if keys is not None else range(ids.shape[0])
     past = encoded.mask.sum(1) if encoded is not None and encoded.memory is not None else None
     limits = _limits(decoder, prompt, visible, decoding, past=past)
     stepper: Steps = OpenStepper(decoder)
     if decoder.open_place is None:
         stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
+    processors = build_processors(decoding)
+    if decoding.num_beams > 1:
+        draw = BeamSampler(decoding, keys=firsts) if decoding.do_sample else None
+        return beam_search(
+            stepper,
+            scores,
+            prompt,
+            visible,
+            decoding=decoding,
+            processors=processors,
+            limits=limits,
+            draw=draw,
+        )
+    copies = decoding.num_return_sequences if decoding.do_sample else 1
     if copies > 1:
         rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
         stepper.select(rows, sources=rows)
         prompt, scores, limits = prompt[rows], scores[rows], limits[rows]
         visible = None if visible is None else visible[rows]
-    processors = build_processors(decoding)
-    if decoding.num_beams > 1:
-        return beam_search(
-            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
-        )
     choose: Choose = choose_greedily
     if decoding.do_sample:
-        firsts = keys if keys is not None else range(ids.shape[0])
         choose = Sampler(
             temperature=decoding.temperature,
             top_k=decoding.top_k,

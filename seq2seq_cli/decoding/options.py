@@ -70,15 +70,16 @@ class Decoding:
     forced_eos: int | None
     seed: int
 
+    @property
+    def rows_per_input(self) -> int:
+        """How many rows of the decoder work on one input."""
+        if self.num_beams > 1:
+            return self.num_beams
+        return self.num_return_sequences if self.do_sample else 1
+
 
 def _problems(options: GenerationSection) -> Iterator[Problem]:
     yield from generation_problems(options)
-    if options.do_sample and (options.num_beams or 1) > 1:
-        yield Problem(
-            f"num_beams {options.num_beams} does not go with sampling",
-            "set num_beams to 1, or leave the sampling options out",
-            (("num_beams",), ("do_sample",)),
-        )
     if not options.do_sample and options.num_beams is None and (options.num_return_sequences or 1) > 1:
         yield Problem(
             f"num_return_sequences {options.num_return_sequences} needs as many beams, or sampling",

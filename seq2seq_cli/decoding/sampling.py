@@ -25,11 +25,11 @@ class Sampler:
         self._temperature = temperature
         self._top_k = top_k
         self._top_p = top_p
-        self._uniform = torch.stack([_uniform_stream(seed, key, steps) for key in keys])
+        self._uniform = torch.stack([uniform_numbers(seed, key, count=steps) for key in keys])
 
     def __call__(self, scores: Tensor, rows: Tensor, step: int) -> Tensor:
         """scores [R, V] of the original rows [R] -> tokens [R]."""
-        scaled, ids = self._candidates(scores)
+        scaled, ids = candidates(scores, temperature=self._temperature, top_k=self._top_k, top_p=self._top_p)
         probabilities = scaled.softmax(-1)
         cumulative = probabilities.double().cumsum(-1)
         drawn = self._uniform[rows.cpu(), step].to(scores.device)[:, None] * cumulative[:, -1:]
@@ -41,30 +41,38 @@ class Sampler:
         tokens: Tensor = place if ids is None else ids.gather(1, place)
         return tokens[:, 0]
 
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores over temperature of the tokens to draw from, -inf where filtered, and their ids (None: all
-        tokens in their own order). Top-p counts over what top-k leaves, as in transformers."""
-        scaled = scores / self._temperature
-        vocabulary = scores.shape[-1]
-        if not self._top_k and self._top_p >= 1.0:
-            return scaled, None
-        size = min(self._top_k or _FIRST_LOOK, vocabulary)
+
+def candidates(
+    scores: Tensor, *, temperature: float, top_k: int, top_p: float, least: int = 1
+) -> tuple[Tensor, Tensor | None]:
+    """Scores [R, V] over temperature of the tokens to draw from [R, C], -inf where filtered, and their ids
+    (None: all tokens in their own order). Filters leave at least the ``least`` likeliest. Top-p counts over
+    what top-k leaves, as in transformers."""
+    scaled = scores / temperature
+    vocabulary = scores.shape[-1]
+    if not top_k and top_p >= 1.0:
+        return scaled, None
+    size = min(max(top_k, least) if top_k else _FIRST_LOOK, vocabulary)
+    values, ids = scaled.topk(size, dim=-1)
+    if top_p >= 1.0:
+        return values, ids
+    total = (values if top_k else scaled).logsumexp(-1, keepdim=True)
+    while not top_k and size < vocabulary:
+        if bool(((values - total).exp().sum(-1) >= top_p).all()):
+            break
+        size = min(8 * size, vocabulary)
         values, ids = scaled.topk(size, dim=-1)
-        if self._top_p >= 1.0:
-            return values, ids
-        total = (values if self._top_k else scaled).logsumexp(-1, keepdim=True)
-        while not self._top_k and size < vocabulary:
-            if bool(((values - total).exp().sum(-1) >= self._top_p).all()):
-                break
-            size = min(8 * size, vocabulary)
-            values, ids = scaled.topk(size, dim=-1)
-        probabilities = (values - total).exp()
-        before = probabilities.cumsum(-1) - probabilities
-        return values.masked_fill(before >= self._top_p, float("-inf")), ids
+    probabilities = (values - total).exp()
+    before = probabilities.cumsum(-1) - probabilities
+    before[:, :least] = 0.0
+    return values.masked_fill(before >= top_p, float("-inf")), ids
 
 
-def _uniform_stream(seed: int, key: int, steps: int) -> Tensor:
-    """``steps`` numbers in [0, 1) that belong to (seed, key) alone."""
-    mixed = (seed * _SEED_PRIME + key + 1) * _SEED_PRIME % 2**63
+def uniform_numbers(seed: int, *keys: int, count: int) -> Tensor:
+    """``count`` numbers in [0, 1) that belong to (seed, *keys) alone; the first ones are the same for any
+    ``count``."""
+    mixed = seed * _SEED_PRIME
+    for key in keys:
+        mixed = (mixed + key + 1) * _SEED_PRIME % 2**63
     generator = torch.Generator().manual_seed(mixed)
-    return torch.rand(steps, dtype=torch.float64, generator=generator)
+    return torch.rand(count, dtype=torch.float64, generator=generator)

@@ -54,10 +54,11 @@ def generation_problems(section: GenerationSection, prefix: str = "") -> Iterato
     """Decoding options that contradict each other; ``prefix`` comes before the keys named in the problems."""
     beams, wanted = section.num_beams, section.num_return_sequences
     sampling = section.do_sample or any(getattr(section, name) is not None for name in SAMPLING_OPTIONS)
-    if wanted and beams and wanted > beams and not sampling:
+    if wanted and beams and wanted > beams and (beams > 1 or not sampling):
         what = f"num_return_sequences {wanted} is more than num_beams {beams}"
         keys = (f"{prefix}num_return_sequences", f"{prefix}num_beams")
-        yield _problem(what, f"raise num_beams to {wanted} or turn on do_sample", *keys)
+        remedy = f"raise num_beams to {wanted}"
+        yield _problem(what, remedy if beams > 1 else f"{remedy} or turn on do_sample", *keys)
     lowest, highest = section.min_new_tokens, section.max_new_tokens
     if lowest and highest and lowest > highest:
         keys = (f"{prefix}min_new_tokens", f"{prefix}max_new_tokens")
