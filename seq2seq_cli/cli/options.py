@@ -71,7 +71,7 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        given = {name: value for name in fields if (value := values.pop(name)) is not None}
+        given = {name: value for name in fields if (value := values.pop(name)) not in (None, [])}
         if "early_stopping" in given:
             given["early_stopping"] = scalar(given["early_stopping"])
         generation_section(given, where=_flag_name)
@@ -101,6 +101,9 @@ def _option(name: str, annotation: Any, description: str) -> Any:
     text = description[:1].upper() + description[1:] + "."
     if name == "early_stopping":
         return Annotated[str | None, typer.Option(_flag_name(name), metavar="[true|false|never]", help=text)]
+    if name == "force_words":
+        again = f"{text} May be given again."
+        return Annotated[list[str] | None, typer.Option(_flag_name(name), metavar="PHRASE[|...]", help=again)]
     kind = next(each for each in (bool, int, float, str) if each in _plain_types(annotation))
     if kind is bool:
         switch = f"{_flag_name(name)}/--no-{name.replace('_', '-')}"

@@ -116,12 +116,15 @@ def move(bundle: Bundle, device: str, dtype: str) -> None:
 
 
 def with_preset(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The decoding flags on top of the preset that they name; UsageError when there is no such preset."""
-    from seq2seq_cli.recipe import load_preset, merge_generation
+    """The decoding flags on top of the preset that they name; UsageError when there is no such preset, and
+    when the two contradict each other."""
+    from seq2seq_cli.recipe import generation_section, load_preset, merge_generation
 
     rest = {name: value for name, value in flags.items() if name != "preset"}
     preset = flags.get("preset")
-    return merge_generation(load_preset(preset) if preset else {}, rest)
+    merged = merge_generation(load_preset(preset) if preset else {}, rest)
+    generation_section(merged, where=lambda name: "--" + name.replace("_", "-"))
+    return merged
 
 
 def make_generator(

@@ -23,6 +23,8 @@ from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
 #: stands for "impossible" in sums of scores; -inf would turn into NaN
 LOW = -1.0e9
+#: the score of a place among the finished beams that is still free: below that of every beam
+_FREE = torch.finfo(torch.float32).min
 #: of each row, the best first: sums of log-probabilities, the beams they go on from, their tokens, all [B, n]
 Candidates = tuple[Tensor, Tensor, Tensor]
 #: log-probabilities [B * W, V], sums of the running beams [B, W], original numbers [B], the step
@@ -56,7 +58,7 @@ def new_beams(prompt: Tensor, *, width: int, longest: int) -> Beams:
         tokens=prompt.new_zeros(batch, width, longest),
         scores=torch.tensor([0.0] + [LOW] * (width - 1), device=device).repeat(batch, 1),
         best_tokens=prompt.new_zeros(batch, width, longest),
-        best_scores=torch.full((batch, width), LOW, device=device),
+        best_scores=torch.full((batch, width), _FREE, device=device),
         best_lengths=prompt.new_zeros(batch, width),
         finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
         can_improve=torch.ones(batch, dtype=torch.bool, device=device),
@@ -87,21 +89,14 @@ def beam_search(
     scores = scores[beams]
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest):
-        context = Context(
-            tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
-            visible=seen(visible, beams, step),
-            new_tokens=step,
-            limits=limits[beams],
-        )
+        context = context_of(state, prompt, visible, limits, step=step)
         if draw is None:
             candidates = likeliest(scores, state.scores, context, processors, count_of(decoding, width))
         else:
             logs = log_probabilities(scores, context, processors)
             candidates = draw(logs, state.scores, state.rows, step)
         origins = _advance(state, candidates, decoding, step=step, limits=limits[state.rows])
-        done = ~state.can_improve | (limits[state.rows] <= step + 1)
-        if decoding.early_stopping is True:
-            done = done | state.finished.all(1)
+        done = is_closed(state, decoding) | (limits[state.rows] <= step + 1)
         kept = (~done).nonzero()[:, 0]
         gone = done.nonzero()[:, 0]
         for row in gone.tolist():
@@ -112,15 +107,21 @@ def beam_search(
         stepper.select(rows, sources=kept if gone.numel() else None)
         if gone.numel():
             state.select(kept)
-            beams = state.rows.repeat_interleave(width)
         scores = stepper.step(state.tokens[:, :, step].flatten())
     return results
 
 
-def seen(visible: Tensor | None, beams: Tensor, step: int) -> Tensor | None:
-    if visible is None:
-        return None
-    return torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
+def context_of(state: Beams, prompt: Tensor, visible: Tensor | None, limits: Tensor, *, step: int) -> Context:
+    """What processors may look at, for prompts [B, P] with what the running beams wrote behind them."""
+    beams = state.rows.repeat_interleave(state.tokens.shape[1])
+    if visible is not None:
+        visible = torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
+    return Context(
+        tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
+        visible=visible,
+        new_tokens=step,
+        limits=limits[beams],
+    )
 
 
 def _advance(
@@ -179,9 +180,17 @@ def likeliest(
     else:
         values, ids = scores.topk(per_beam, dim=-1)
         values = values - scores.logsumexp(-1, keepdim=True)
-    total = (values.view(batch, width, per_beam) + running[:, :, None]).flatten(1)
+    total, origins, place = best_of(values + running.view(-1, 1), width, count)
+    place = origins * per_beam + place
+    return total, origins, ids.view(batch, -1).gather(1, place)
+
+
+def best_of(total: Tensor, width: int, count: int) -> Candidates:
+    """The ``count`` best of each row by the sums [B * W, V]; width is W."""
+    size = total.shape[-1]
+    total = total.view(-1, width * size)
     total, place = total.topk(min(count, total.shape[1]), dim=1)
-    return total, place // per_beam, ids.view(batch, -1).gather(1, place)
+    return total, place // size, place % size
 
 
 def finish(
@@ -191,11 +200,9 @@ def finish(
     width = state.scores.shape[1]
     top = torch.arange(total.shape[1], device=total.device) < width
     arrived = ends & top
-    closed = ~state.can_improve
-    if decoding.early_stopping is True:
-        closed = closed | state.finished.all(1)
+    closed = is_closed(state, decoding)
     value = total / float(step + 1) ** decoding.length_penalty
-    value = value + (closed[:, None] | ~arrived) * LOW
+    value = value.masked_fill(closed[:, None] | ~arrived, _FREE)
     merged = torch.cat([state.best_scores, value], dim=1)
     state.best_scores, order = merged.topk(width, dim=1)
     lengths = torch.full_like(ends, step + 1, dtype=torch.long)
@@ -204,13 +211,20 @@ def finish(
     state.best_tokens = taken(torch.cat([state.best_tokens, tokens], dim=1), order)
 
 
+def is_closed(state: Beams, decoding: Decoding) -> Tensor:
+    """bool [B]: no beam can join the finished ones of a row any more."""
+    if decoding.early_stopping is True:
+        return ~state.can_improve | state.finished.all(1)
+    return ~state.can_improve
+
+
 def check_improvement(state: Beams, best: Tensor, decoding: Decoding, *, step: int, limits: Tensor) -> None:
     """Can the ``best`` [B] sum of log-probabilities of a row still beat its worst finished beam?"""
     length = torch.full_like(limits, step + 1)
     if decoding.early_stopping == "never" and decoding.length_penalty > 0:
         length = limits
     possible = best / length.float() ** decoding.length_penalty
-    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), LOW)
+    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), _FREE)
     state.can_improve = state.can_improve & (possible[:, None] > worst).any(1)
 
 

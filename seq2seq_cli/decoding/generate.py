@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.beam import beam_search
 from seq2seq_cli.decoding.beam_sampling import BeamSampler
 from seq2seq_cli.decoding.greedy import choose_greedily
+from seq2seq_cli.decoding.groups import group_beam_search
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
@@ -62,6 +64,8 @@ def _run(
     keys: Sequence[int] | None,
     with_scores: bool,
 ) -> list[list[Hypothesis]]:
+    if decoding.force_words:
+        raise UsageError("force_words are texts, and there is no tokenizer", remedy="give force_words_ids")
     check_ids(decoding, (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size)
     encoded = None
     if isinstance(model, Seq2Seq):
@@ -84,17 +88,10 @@ def _run(
         stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
     processors = build_processors(decoding)
-    if decoding.num_beams > 1:
-        draw = BeamSampler(decoding, keys=firsts) if decoding.do_sample else None
-        return beam_search(
-            stepper,
-            scores,
-            prompt,
-            visible,
-            decoding=decoding,
-            processors=processors,
-            limits=limits,
-            draw=draw,
+    search = _search(decoding, firsts)
+    if search is not None:
+        return search(
+            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
         )
     copies = decoding.num_return_sequences if decoding.do_sample else 1
     if copies > 1:
@@ -128,13 +125,22 @@ def _run(
     return [sorted(group, key=lambda h: -h.score) for group in groups]
 
 
+def _search(decoding: Decoding, keys: Sequence[int]) -> Callable[..., list[list[Hypothesis]]] | None:
+    """The strategy that looks at several ways on of a row at once; None for those that follow one."""
+    if decoding.num_beam_groups > 1:
+        return group_beam_search
+    if decoding.num_beams > 1:
+        return partial(beam_search, draw=BeamSampler(decoding, keys=keys) if decoding.do_sample else None)
+    return None
+
+
 def _limits(
     decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding, *, past: Tensor | None
 ) -> Tensor:
     """The most new tokens of each row [B]: as asked for, and never past the decoder's last position.
 
     The last token that is written needs no position, because nothing comes after it; but an open place that
-    it is written at does.
+    it is written at does, and contrastive search reads it all the same.
     """
     lengths = prompt.new_full((prompt.shape[0],), prompt.shape[1])
     if visible is not None:
@@ -148,7 +154,7 @@ def _limits(
             f"{decoder.config.max_positions} positions",
             remedy="shorten it",
         )
-    if decoder.open_place is None:
+    if decoder.open_place is None and not decoding.penalty_alpha:
         room = room + 1
     if decoding.max_new_tokens is not None:
         room = room.clamp(max=decoding.max_new_tokens)

@@ -22,7 +22,18 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, (int, str)) else value
 
 
+def _is_phrase(value: list[Any]) -> bool:
+    return any(isinstance(each, int) for each in value)
+
+
 Id = Annotated[int, Field(ge=0)]
+Phrase = Annotated[list[Id], Field(min_length=1)]
+#: a phrase of ids alone is short for a list of it
+AlternativeIds = Annotated[
+    list[Phrase],
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, list) and _is_phrase(value) else value),
+]
 Ids = Annotated[list[Id], BeforeValidator(_listed)]
 #: what transformers 4 writes as max_length when nobody chose one; never a wish
 _LIBRARY_MAX_LENGTH = 20
@@ -43,6 +54,7 @@ class DecodingOptions(GenerationSection):
     bos_token_id: Id | None = None
     eos_token_id: Ids | None = None
     pad_token_id: Id | None = None
+    force_words_ids: list[AlternativeIds] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +81,25 @@ class Decoding:
     forced_bos: int | None
     forced_eos: int | None
     seed: int
+    pad: int
+    num_beam_groups: int
+    diversity_penalty: float
+    force_words: tuple[tuple[str, ...], ...]  #: texts: ``constrained.spelled`` makes ids of them
+    force_words_ids: tuple[tuple[tuple[int, ...], ...], ...]
+    penalty_alpha: float
 
     @property
     def rows_per_input(self) -> int:
         """How many rows of the decoder work on one input."""
         if self.num_beams > 1:
             return self.num_beams
+        if self.penalty_alpha:
+            return self.top_k
         return self.num_return_sequences if self.do_sample else 1
 
 
 def _problems(options: GenerationSection) -> Iterator[Problem]:
-    yield from generation_problems(options)
+    yield from generation_problems(options, complete=True)
     if not options.do_sample and options.num_beams is None and (options.num_return_sequences or 1) > 1:
         yield Problem(
             f"num_return_sequences {options.num_return_sequences} needs as many beams, or sampling",
@@ -108,10 +128,13 @@ def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     """The options ``given`` over those ``wished`` for by a checkpoint, a default preset or a recipe.
 
     What was only wished for gives way where it contradicts them: beams to sampling and sampling to beams,
-    several outputs to another number of beams, the shortest length to a longest one below it and the
-    longest to a shortest one above it.
+    several outputs to another number of beams, one strategy to another, the shortest length to a longest one
+    below it and the longest to a shortest one above it.
     """
-    asked, left = merge_generation(given), dict(wished)
+    asked = merge_generation({"penalty_alpha": wished.get("penalty_alpha")}, given)
+    if given.get("penalty_alpha") is None:
+        asked.pop("penalty_alpha", None)
+    left = _compatible(wished, asked)
     if asked.get("do_sample") and "num_beams" not in asked:
         left.pop("num_beams", None)
     if _is_more(asked.get("num_beams"), 1) and "do_sample" not in asked:
@@ -124,8 +147,37 @@ def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
         del left["max_new_tokens"]
     if not asked.get("do_sample", left.get("do_sample")):
         # files keep these beside do_sample: false, where they mean nothing
-        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS}
+        contrastive = asked.get("penalty_alpha", left.get("penalty_alpha"))
+        kept = ("top_k",) if contrastive else ()
+        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS or key in kept}
     return {**left, **asked}
+
+
+_GROUPS = ("num_beam_groups", "diversity_penalty")
+_WORDS = ("force_words", "force_words_ids")
+
+
+def _compatible(wished: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was ``wished`` for, without the parts of a strategy that the one ``asked`` for excludes."""
+    left, gone = dict(wished), set[str]()
+    contrastive = bool(asked.get("penalty_alpha"))
+    sampled = bool(asked.get("do_sample"))
+    forced = any(asked.get(name) for name in _WORDS)
+    grouped = _is_more(asked.get("num_beam_groups"), 1)
+    if contrastive:
+        gone |= {"do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
+    elif left.get("penalty_alpha") and (sampled or forced or grouped or _is_more(asked.get("num_beams"), 1)):
+        gone |= {"penalty_alpha", "top_k"}
+    if sampled:
+        gone |= {*_GROUPS, *_WORDS}
+    if forced:
+        gone |= {"do_sample", *_GROUPS}
+    if grouped:
+        gone |= {"do_sample", *_WORDS}
+    groups, beams = left.get("num_beam_groups"), asked.get("num_beams")
+    if isinstance(groups, int) and isinstance(beams, int) and groups > 0 and beams % groups:
+        gone |= set(_GROUPS)
+    return {name: value for name, value in left.items() if name not in gone}
 
 
 def _is_more(value: Any, other: Any) -> bool:
@@ -137,9 +189,10 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
     def either(value: Any, default: Any) -> Any:
         return default if value is None else value
 
+    eos = tuple(options.eos_token_id or ()) or ids.eos
     return Decoding(
         start=either(options.decoder_start_token_id, ids.start),
-        eos=tuple(options.eos_token_id or ()) or ids.eos,
+        eos=eos,
         max_new_tokens=options.max_new_tokens,
         max_length=options.max_length,
         min_new_tokens=either(options.min_new_tokens, 0),
@@ -158,6 +211,12 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         forced_bos=options.forced_bos_token_id,
         forced_eos=options.forced_eos_token_id,
         seed=either(options.seed, 0),
+        pad=either(either(options.pad_token_id, ids.pad), eos[0] if eos else 0),
+        num_beam_groups=either(options.num_beam_groups, 1),
+        diversity_penalty=either(options.diversity_penalty, 0.0),
+        force_words=tuple(map(tuple, options.force_words or ())),
+        force_words_ids=tuple(tuple(map(tuple, each)) for each in options.force_words_ids or ()),
+        penalty_alpha=either(options.penalty_alpha, 0.0),
     )
 
 
@@ -169,6 +228,8 @@ def check_ids(decoding: Decoding, vocab_size: int) -> None:
         "forced_bos_token_id": [decoding.forced_bos],
         "forced_eos_token_id": [decoding.forced_eos],
         "bad_words_ids": [token for word in decoding.bad_words_ids for token in word],
+        "force_words_ids": [i for each in decoding.force_words_ids for phrase in each for i in phrase],
+        "pad_token_id": [decoding.pad] if decoding.num_beam_groups > 1 else [],
     }
     wrong = [(name, i) for name, ids in used.items() for i in ids if i is not None and i >= vocab_size]
     if wrong:
