@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seq2seq_cli.decoding.generate import run
 from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.phrases import spelled
 from seq2seq_cli.errors import CheckpointError, DataError, Finding
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -60,7 +61,7 @@ class TextGenerator:
         self._model = model
         self._source = source_tokenizer
         self._target = target_tokenizer
-        self._decoding = decoding
+        self._decoding = spelled(decoding, target_tokenizer)
         self._batch_tokens = batch_tokens
         self._truncate = truncate
         self._echo = echo
