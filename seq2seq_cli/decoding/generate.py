@@ -12,6 +12,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.beam import beam_search
 from seq2seq_cli.decoding.beam_sampling import BeamSampler
 from seq2seq_cli.decoding.constrained import constrained_beam_search
+from seq2seq_cli.decoding.contrastive import contrastive_search
 from seq2seq_cli.decoding.greedy import choose_greedily
 from seq2seq_cli.decoding.groups import group_beam_search
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
@@ -128,6 +129,8 @@ def _run(
 
 def _search(decoding: Decoding, keys: Sequence[int]) -> Callable[..., list[list[Hypothesis]]] | None:
     """The strategy that looks at several ways on of a row at once; None for those that follow one."""
+    if decoding.penalty_alpha:
+        return contrastive_search
     if decoding.force_words_ids:
         return constrained_beam_search
     if decoding.num_beam_groups > 1:
