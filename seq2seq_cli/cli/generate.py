@@ -97,7 +97,7 @@ def generate(
             console.say(f"{output} is complete, nothing to do")
             return
         asked = with_preset(generation)
-        bundle, options = open_model(model, recipe)
+        bundle, options = open_model(model, recipe, given=asked)
         move(bundle, device, dtype)
         generator = make_generator(
             bundle,

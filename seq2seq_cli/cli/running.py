@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,16 @@ def find_model(model: str | None) -> tuple[str, str]:
     )
 
 
-def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str, Any]]:
+def open_model(
+    model: str | None, recipe: Path | None, *, given: Mapping[str, Any], default_preset: str | None = None
+) -> tuple[Bundle, dict[str, Any]]:
     """The bundle, and the generation options of the recipe (none without one).
 
-    With a recipe: its trained ``output``, else its ``model`` section combined in memory.
+    With a recipe: its trained ``output``, else its ``model`` section combined in memory. What cannot be
+    decoded with (see ``make_generator``) is refused before the weights are read.
     """
     from seq2seq_cli.checkpoint.bundle import warn_if_untrained
+    from seq2seq_cli.decoding.options import checked_options
 
     options: dict[str, Any] = {}
     if recipe is not None:
@@ -54,20 +58,35 @@ def open_model(model: str | None, recipe: Path | None) -> tuple[Bundle, dict[str
             if loaded.output is not None and (loaded.output / "config.json").is_file():
                 model = str(loaded.output)
             else:
+                checked_options(given, _wishes({}, default_preset, options))
                 bundle = build_from_recipe(loaded)
                 warn_if_untrained(bundle)
                 return bundle, options
-    bundle = _load(*find_model(model))
+    bundle = _load(
+        *find_model(model),
+        lambda generation: checked_options(given, _wishes(generation, default_preset, options)),
+    )
     warn_if_untrained(bundle)
     return bundle, options
 
 
-def _load(reference: str, named_by: str) -> Bundle:
+def _wishes(
+    generation: Mapping[str, Any], default_preset: str | None, recipe_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of checkpoint, default preset and recipe; the last wins, what contradicts it gives way."""
+    from seq2seq_cli.decoding.options import overlay
+    from seq2seq_cli.recipe import load_preset
+
+    default = load_preset(default_preset) if default_preset else {}
+    return overlay(overlay(generation, default), recipe_options)
+
+
+def _load(reference: str, named_by: str, check: Callable[[Mapping[str, Any]], object]) -> Bundle:
     """The bundle; its errors say who named it, where that was not the command line."""
     from seq2seq_cli.checkpoint.bundle import load_bundle
 
     try:
-        return load_bundle(reference)
+        return load_bundle(reference, check=check)
     except S2SError as error:
         if named_by:
             error.findings = tuple(
@@ -142,11 +161,8 @@ def make_generator(
     what contradicts it gives way."""
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
-    from seq2seq_cli.decoding.options import overlay
-    from seq2seq_cli.recipe import load_preset
 
-    default = load_preset(default_preset) if default_preset else {}
-    wished = overlay(overlay(bundle.model.generation, default), recipe_options)
+    wished = _wishes(bundle.model.generation, default_preset, recipe_options)
     return TextGenerator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,

@@ -115,13 +115,18 @@ def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids
     on, and what only the checkpoint wished for gives way (see ``overlay``). UsageError for unknown names,
     values out of range and combinations that contradict each other, all at once.
     """
+    return _resolved(checked_options(given, checkpoint), ids)
+
+
+def checked_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> DecodingOptions:
+    """The same, without the ids that only the model knows: what can be said before it loads."""
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
     options, problems = validate(DecodingOptions, overlay(wished, given), _problems)
     if options is None:
         raise UsageError(findings=[Finding(p.what, remedy=p.remedy) for p in problems])
-    return _resolved(options, ids)
+    return options
 
 
 def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
