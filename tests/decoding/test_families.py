@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import seq2seq_cli
+from seq2seq_cli.decoding import resolve_options, run
 from seq2seq_cli.families import FAMILIES
-from seq2seq_cli.model import SpecialIds
+from seq2seq_cli.model import PrefixModel, SpecialIds, Stack
 from tests import tiny
 from tests.families.spec import spec
 
@@ -44,3 +45,37 @@ def test_a_family_continues_prompts(family: str, tmp_path: Path) -> None:
         seq2seq_cli.generate_ids(model, ids, mask, do_sample=True, seed=3, **options) for _ in range(2)
     ]
     assert sampled[0] == sampled[1]
+
+
+STRATEGIES: dict[str, dict[str, object]] = {
+    "beam sampling": {"num_beams": 3, "do_sample": True},
+    "groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7},
+    "phrases": {"num_beams": 3, "force_words_ids": [[17, 23]]},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 5},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_searches_in_every_way(family: str, tmp_path: Path) -> None:
+    spec(family).publish("", "decoder", tmp_path)
+    model = seq2seq_cli.load(tmp_path, role="decoder").model
+    assert isinstance(model, Stack)
+    same_alone(model)
+
+
+def test_a_prefix_model_searches_in_every_way(tmp_path: Path) -> None:
+    spec("bert").publish("", "decoder", tmp_path)
+    stack = seq2seq_cli.load(tmp_path, role="decoder").model
+    assert isinstance(stack, Stack)
+    same_alone(PrefixModel(stack))
+
+
+def same_alone(model: Stack | PrefixModel) -> None:
+    """Batched prompts, padded on either side, are answered as each alone, in every way."""
+    for options in STRATEGIES.values():
+        decoding = resolve_options({**options, "max_new_tokens": NEW}, {}, SpecialIds(start=3))
+        alone = [run(model, torch.tensor([p]), None, decoding, keys=[n]) for n, p in enumerate(PROMPTS)]
+        for left in (False, True):
+            ids, mask = tiny.padded(PROMPTS, left=left)
+            together = run(model, ids, mask, decoding, keys=range(len(PROMPTS)))
+            assert [row[0].ids for row in together] == [row[0].ids for (row,) in alone], options
