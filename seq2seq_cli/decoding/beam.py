@@ -21,10 +21,13 @@ from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
-#: stands for "impossible" in sums of scores; -inf would turn into NaN
+#: the sum of beams that do not count: those that have ended, and copies of the first one at the start
 LOW = -1.0e9
+#: the least log-probability, of forbidden tokens; far below LOW, because a copy with a token that is allowed
+#: goes before it, and finite, because -inf turns into NaN
+FORBIDDEN = -1.0e18
 #: the score of a place among the finished beams that is still free: below that of every beam
-_FREE = torch.finfo(torch.float32).min
+FREE = torch.finfo(torch.float32).min
 #: of each row, the best first: sums of log-probabilities, the beams they go on from, their tokens, all [B, n]
 Candidates = tuple[Tensor, Tensor, Tensor]
 #: log-probabilities [B * W, V], sums of the running beams [B, W], original numbers [B], the step
@@ -58,7 +61,7 @@ def new_beams(prompt: Tensor, *, width: int, longest: int) -> Beams:
         tokens=prompt.new_zeros(batch, width, longest),
         scores=torch.tensor([0.0] + [LOW] * (width - 1), device=device).repeat(batch, 1),
         best_tokens=prompt.new_zeros(batch, width, longest),
-        best_scores=torch.full((batch, width), _FREE, device=device),
+        best_scores=torch.full((batch, width), FREE, device=device),
         best_lengths=prompt.new_zeros(batch, width),
         finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
         can_improve=torch.ones(batch, dtype=torch.bool, device=device),
@@ -176,7 +179,7 @@ def likeliest(
     per_beam = min(count, scores.shape[-1])
     if processors:
         values, ids = log_probabilities(scores, context, processors).topk(per_beam, dim=-1)
-        values = values.clamp(min=LOW)
+        values = values.clamp(min=FORBIDDEN)
     else:
         values, ids = scores.topk(per_beam, dim=-1)
         values = values - scores.logsumexp(-1, keepdim=True)
@@ -202,7 +205,7 @@ def finish(
     arrived = ends & top
     closed = is_closed(state, decoding)
     value = total / float(step + 1) ** decoding.length_penalty
-    value = value.masked_fill(closed[:, None] | ~arrived, _FREE)
+    value = value.masked_fill(closed[:, None] | ~arrived, FREE)
     merged = torch.cat([state.best_scores, value], dim=1)
     state.best_scores, order = merged.topk(width, dim=1)
     lengths = torch.full_like(ends, step + 1, dtype=torch.long)
@@ -224,7 +227,7 @@ def check_improvement(state: Beams, best: Tensor, decoding: Decoding, *, step: i
     if decoding.early_stopping == "never" and decoding.length_penalty > 0:
         length = limits
     possible = best / length.float() ** decoding.length_penalty
-    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), _FREE)
+    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), FREE)
     state.can_improve = state.can_improve & (possible[:, None] > worst).any(1)
 
 

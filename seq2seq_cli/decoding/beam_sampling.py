@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq_cli.decoding.beam import LOW, Candidates, count_of
+from seq2seq_cli.decoding.beam import FORBIDDEN, Candidates, count_of
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.sampling import candidates, uniform_numbers
 
@@ -38,7 +38,7 @@ class BeamSampler:
         )
         batch, width = running.shape
         size = values.shape[-1]
-        total = (values.clamp(min=LOW).view(batch, width, size) + running[:, :, None]).flatten(1)
+        total = (values.clamp(min=FORBIDDEN).view(batch, width, size) + running[:, :, None]).flatten(1)
         noise = torch.stack([self._noise(row, step, size * width) for row in rows.tolist()])
         noise = noise.view(batch, size, width).transpose(1, 2).flatten(1).to(total.device)
         place = (total + noise).topk(min(count_of(options, width), total.shape[1]), dim=1).indices

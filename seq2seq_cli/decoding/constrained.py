@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.beam import (
-    LOW,
+    FORBIDDEN,
+    FREE,
     Beams,
     Candidates,
     best_of,
@@ -100,10 +101,10 @@ def _advance(
     ends = is_any_of(chosen, decoding.eos)
     whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
     tokens = extended(state, origins, chosen, step=step)
-    values = values.clamp(min=LOW)
+    values = values.clamp(min=FORBIDDEN)
     finish(state, values, tokens, ends & whole.gather(1, origins), decoding, step=step)
     check_improvement(state, values[:, 0], decoding, step=step, limits=limits)
-    order = (values + ends * LOW).topk(width, dim=1).indices
+    order = values.masked_fill(ends, FREE).topk(width, dim=1).indices
     likeliest = tuple(each.gather(1, order) for each in likely)
     running, progress = _by_banks(state, likeliest, total, progress, decoding, step=step)
     state.scores, origins, chosen = running
@@ -111,7 +112,7 @@ def _advance(
     whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
     few = whole.sum(1) < decoding.num_return_sequences
     last = (limits <= step + 1)[:, None] & (whole | few[:, None])
-    finish(state, state.scores.clamp(min=LOW), state.tokens, last, decoding, step=step)
+    finish(state, state.scores.clamp(min=FORBIDDEN), state.tokens, last, decoding, step=step)
     return origins, progress
 
 

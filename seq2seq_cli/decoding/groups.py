@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.beam import (
-    LOW,
+    FREE,
     Beams,
     Candidates,
     check_improvement,
@@ -117,7 +117,8 @@ def advance(state: Beams, candidates: Candidates, decoding: Decoding, *, step: i
     ends = is_any_of(chosen, decoding.eos)
     finish(state, total, tokens, ends, decoding, step=step)
     check_improvement(state, total[:, 0], decoding, step=step, limits=limits)
-    state.scores, order = (total + ends * LOW).topk(state.scores.shape[1], dim=1)
+    order = total.masked_fill(ends, FREE).topk(state.scores.shape[1], dim=1).indices
+    state.scores = total.gather(1, order)
     state.tokens = taken(tokens, order)
     last = (limits <= step + 1)[:, None].expand(state.scores.shape)
     finish(state, state.scores, state.tokens, last, decoding, step=step)
