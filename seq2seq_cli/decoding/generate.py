@@ -90,7 +90,7 @@ def _run(
         stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
     processors = build_processors(decoding)
-    search = _search(decoding, firsts)
+    search = _search(decoding, decoder, firsts)
     if search is not None:
         return search(
             stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
@@ -127,9 +127,13 @@ def _run(
     return [sorted(group, key=lambda h: -h.score) for group in groups]
 
 
-def _search(decoding: Decoding, keys: Sequence[int]) -> Callable[..., list[list[Hypothesis]]] | None:
+def _search(
+    decoding: Decoding, decoder: Stack, keys: Sequence[int]
+) -> Callable[..., list[list[Hypothesis]]] | None:
     """The strategy that looks at several ways on of a row at once; None for those that follow one."""
     if decoding.penalty_alpha:
+        if decoder.open_place is not None:  # its tokens have no lasting states to be unlike of
+            raise UsageError("penalty_alpha needs a model that writes left to right", remedy="remove it")
         return contrastive_search
     if decoding.force_words_ids:
         return constrained_beam_search

@@ -32,11 +32,11 @@ from seq2seq_cli.decoding.beam import (
 )
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
+from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
 
 def group_beam_search(
-    stepper: Stepper,
+    stepper: Steps,
     scores: Tensor,
     prompt: Tensor,
     visible: Tensor | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 
 import seq2seq_cli
 from seq2seq_cli.decoding import resolve_options, run
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.model import PrefixModel, SpecialIds, Stack
 from tests import tiny
+from tests.decoding.test_open_place import models
 from tests.families.spec import spec
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
@@ -70,9 +73,19 @@ def test_a_prefix_model_searches_in_every_way(tmp_path: Path) -> None:
     same_alone(PrefixModel(stack))
 
 
-def same_alone(model: Stack | PrefixModel) -> None:
+@pytest.mark.parametrize("family", ["xlnet", "xlm"])
+def test_what_writes_at_an_open_place_searches_too(family: str) -> None:
+    _, model = models(family)
+    same_alone(model, [options for name, options in STRATEGIES.items() if name != "contrastive"])
+    with pytest.raises(UsageError, match="penalty_alpha needs a model that writes left to right"):
+        seq2seq_cli.generate_ids(model, torch.tensor([[5, 6]]), **STRATEGIES["contrastive"])
+
+
+def same_alone(
+    model: Stack | PrefixModel, strategies: Iterable[dict[str, object]] = STRATEGIES.values()
+) -> None:
     """Batched prompts, padded on either side, are answered as each alone, in every way."""
-    for options in STRATEGIES.values():
+    for options in strategies:
         decoding = resolve_options({**options, "max_new_tokens": NEW}, {}, SpecialIds(start=3))
         alone = [run(model, torch.tensor([p]), None, decoding, keys=[n]) for n, p in enumerate(PROMPTS)]
         for left in (False, True):
