@@ -114,4 +114,4 @@ def same_hypotheses(
         assert hypothesis.ids == expected[:length], (number, hypothesis, expected)
         assert set(expected[length:]) <= ends, (number, hypothesis, expected)
         if scores is not None:
-            assert abs(float(scores[number]) - hypothesis.score) < 1e-4 * max(1.0, abs(hypothesis.score))
+            assert abs(float(scores[number]) - hypothesis.score) < 1e-5 * max(1.0, abs(hypothesis.score))

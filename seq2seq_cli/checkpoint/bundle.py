@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,16 +89,24 @@ class Bundle:
         return bool(self.config.get("s2s", {}).get("trained", True))
 
 
-def load_bundle(reference: str, *, role: Role | None = None) -> Bundle:
+def load_bundle(
+    reference: str,
+    *,
+    role: Role | None = None,
+    check: Callable[[dict[str, object]], object] | None = None,
+) -> Bundle:
     """Load what ``reference`` names.
 
     role None: an encoder-decoder where the folder is one, else the language model of a single stack, which
     writes the way it was published or trained; with role decoder it writes from left to right like any other.
     role encoder/decoder/masked_lm: that one stack (of a pair's folder: its encoder or decoder).
+    ``check`` sees how the checkpoint wants to be decoded before its weights are read.
     CheckpointError when anything is missing, unexpected, of another shape or not finite.
     """
     folder = resolve(reference).folder
     config = read_config(folder)
+    if check is not None:
+        check(generation_defaults(config, read_json(folder, "generation_config.json") or {}))
     if not isinstance(config.get("s2s", {}), dict):
         raise CheckpointError("the key s2s is not a mapping", where=str(folder / "config.json"))
     if role is None and is_pair(config):

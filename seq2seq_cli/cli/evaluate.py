@@ -207,7 +207,7 @@ def _generate_and_score(
     from seq2seq_cli.model import Seq2Seq
 
     asked = with_preset(generation)
-    bundle, options = open_model(model, recipe)
+    bundle, options = open_model(model, recipe, given=asked)
     move(bundle, device, dtype)
     generator = make_generator(bundle, recipe_options=options, given=asked, batch_tokens=batch_tokens)
     place = Path(bundle.reference if Path(bundle.reference).is_dir() else ".") / _PREDICTIONS

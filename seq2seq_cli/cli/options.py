@@ -125,6 +125,8 @@ def _option(name: str, annotation: Any, description: str) -> Any:
     text = description[:1].upper() + description[1:] + "."
     if name == "early_stopping":
         return Annotated[str | None, typer.Option(_flag_name(name), metavar="[true|false|never]", help=text)]
+    if name == "force_words":
+        return _again(str, _flag_name(name), "PHRASE[|...]", text)
     if name == "sequence_bias":
         return _again(str, _flag_name(name), "TEXT=X", text)
     kind = _plain_type(annotation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +37,20 @@ def find_model(model: str | None) -> tuple[str, str]:
     )
 
 
-def open_model(model: str | None, recipe: Recipe | None) -> tuple[Bundle, dict[str, Any]]:
+def open_model(
+    model: str | None,
+    recipe: Recipe | None,
+    *,
+    given: Mapping[str, Any],
+    default_preset: str | None = None,
+) -> tuple[Bundle, dict[str, Any]]:
     """The bundle, and the generation options of the recipe (none without one).
 
-    With a recipe: its trained ``output``, else its ``model`` section combined in memory.
+    With a recipe: its trained ``output``, else its ``model`` section combined in memory. What cannot be
+    decoded with (see ``make_generator``) is refused before the weights are read.
     """
     from seq2seq_cli.checkpoint.bundle import warn_if_untrained
+    from seq2seq_cli.decoding.options import checked_options
 
     options: dict[str, Any] = {}
     if recipe is not None:
@@ -52,10 +60,15 @@ def open_model(model: str | None, recipe: Recipe | None) -> tuple[Bundle, dict[s
             if recipe.output is not None and (recipe.output / "config.json").is_file():
                 model = str(recipe.output)
             else:
+                checked_options(given, _wishes({}, default_preset, options))
                 bundle = build_from_recipe(recipe)
                 warn_if_untrained(bundle)
                 return bundle, options
-    return _load(*find_model(model)), options
+    bundle = _load(
+        *find_model(model),
+        lambda generation: checked_options(given, _wishes(generation, default_preset, options)),
+    )
+    return bundle, options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +87,22 @@ class Setup:
 
 def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) -> Writer:
     """What answers lines: the one model, or those that take turns, each loaded once."""
+    from seq2seq_cli.decoding.options import checked_options
     from seq2seq_cli.recipe import Turns
 
     if not isinstance(recipe, Turns):
-        bundle, options = open_model(model, recipe)
+        bundle, options = open_model(model, recipe, given=setup.given)
         return _writer(bundle, options, setup)
     from seq2seq_cli.tasks.corpse import Corpse
 
     bundles: dict[str, Bundle] = {}
     for turn in recipe.turns:
         if turn.model not in bundles:
-            bundles[turn.model] = _load(turn.model, turn.where)
+
+            def check(generation: Mapping[str, Any], options: Mapping[str, Any] = turn.generation) -> None:
+                checked_options(setup.given, _wishes(generation, None, options))
+
+            bundles[turn.model] = _load(turn.model, turn.where, check)
     echoing = replace(setup, echo=True)
     writers = [_writer(bundles[turn.model], turn.generation, echoing) for turn in recipe.turns]
     return Corpse(writers, rounds=recipe.rounds, echo=setup.echo)
@@ -103,13 +121,24 @@ def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGen
     )
 
 
-def _load(reference: str, named_by: str) -> Bundle:
+def _wishes(
+    generation: Mapping[str, Any], default_preset: str | None, recipe_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of checkpoint, default preset and recipe; the last wins, what contradicts it gives way."""
+    from seq2seq_cli.decoding.options import overlay
+    from seq2seq_cli.recipe import load_preset
+
+    default = load_preset(default_preset) if default_preset else {}
+    return overlay(overlay(generation, default), recipe_options)
+
+
+def _load(reference: str, named_by: str, check: Callable[[Mapping[str, Any]], object]) -> Bundle:
     """The bundle; its errors say who named it, where that was not the command line. Warns of one that was
     never trained."""
     from seq2seq_cli.checkpoint.bundle import load_bundle, warn_if_untrained
 
     try:
-        bundle = load_bundle(reference)
+        bundle = load_bundle(reference, check=check)
         warn_if_untrained(bundle)
         return bundle
     except S2SError as error:
@@ -174,12 +203,15 @@ def move(bundle: Bundle, device: str, dtype: str, *, quantize: str | None = None
 
 
 def with_preset(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The decoding flags on top of the preset that they name; UsageError when there is no such preset."""
-    from seq2seq_cli.recipe import load_preset, merge_generation
+    """The decoding flags on top of the preset that they name; UsageError when there is no such preset, and
+    when the two contradict each other."""
+    from seq2seq_cli.recipe import generation_section, load_preset, merge_generation
 
     rest = {name: value for name, value in flags.items() if name != "preset"}
     preset = flags.get("preset")
-    return merge_generation(load_preset(preset) if preset else {}, rest)
+    merged = merge_generation(load_preset(preset) if preset else {}, rest)
+    generation_section(merged, where=lambda name: "--" + name.replace("_", "-"))
+    return merged
 
 
 def make_generator(
@@ -197,11 +229,8 @@ def make_generator(
     what contradicts it gives way."""
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
-    from seq2seq_cli.decoding.options import overlay
-    from seq2seq_cli.recipe import load_preset
 
-    default = load_preset(default_preset) if default_preset else {}
-    wished = overlay(overlay(bundle.model.generation, default), recipe_options)
+    wished = _wishes(bundle.model.generation, default_preset, recipe_options)
     return TextGenerator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,

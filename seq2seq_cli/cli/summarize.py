@@ -82,13 +82,14 @@ def summarize(
     with ExitStack() as stack:
         target = stack.enter_context(Destination(output, overwrite=overwrite))
         asked = with_preset(generation)
-        bundle, options = open_model(model, chosen)
+        default_preset = None if "preset" in generation else "summarize"
+        bundle, options = open_model(model, chosen, given=asked, default_preset=default_preset)
         move(bundle, device, dtype, quantize=quantize)
         generator = make_generator(
             bundle,
             recipe_options=options,
             given=asked,
-            default_preset=None if "preset" in generation else "summarize",
+            default_preset=default_preset,
             batch_tokens=batch_tokens,
         )
         named = (field or "source") if jsonl else None

@@ -11,7 +11,7 @@ A row keeps W running beams and the W best finished ones. It stops when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,22 @@ from torch import Tensor
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
-from seq2seq_cli.decoding.stop import Stop
 
-#: stands for "impossible" in sums of scores; -inf would turn into NaN
-_LOW = -1.0e9
+#: the sum of beams that do not count: those that have ended, and copies of the first one at the start
+LOW = -1.0e9
+#: the least log-probability, of forbidden tokens; far below LOW, because a copy with a token that is allowed
+#: goes before it, and finite, because -inf turns into NaN
+FORBIDDEN = -1.0e18
+#: the score of a place among the finished beams that is still free: below that of every beam
+FREE = torch.finfo(torch.float32).min
+#: of each row, the best first: sums of log-probabilities, the beams they go on from, their tokens, all [B, n]
+Candidates = tuple[Tensor, Tensor, Tensor]
+#: log-probabilities [B * W, V], sums of the running beams [B, W], original numbers [B], the step
+Draw = Callable[[Tensor, Tensor, Tensor, int], Candidates]
 
 
 @dataclass(kw_only=True)
-class _Beams:
+class Beams:
     """State of the rows that are still searched; B rows, W beams, L tokens at most."""
 
     rows: Tensor  # [B] original numbers
@@ -45,6 +53,21 @@ class _Beams:
             setattr(self, name, value[kept])
 
 
+def new_beams(prompt: Tensor, *, width: int, longest: int) -> Beams:
+    """The beams of prompts [B, P] before the first step: one alone counts, because all are alike."""
+    batch, device = prompt.shape[0], prompt.device
+    return Beams(
+        rows=torch.arange(batch, device=device),
+        tokens=prompt.new_zeros(batch, width, longest),
+        scores=torch.tensor([0.0] + [LOW] * (width - 1), device=device).repeat(batch, 1),
+        best_tokens=prompt.new_zeros(batch, width, longest),
+        best_scores=torch.full((batch, width), FREE, device=device),
+        best_lengths=prompt.new_zeros(batch, width),
+        finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
+        can_improve=torch.ones(batch, dtype=torch.bool, device=device),
+    )
+
+
 def beam_search(
     stepper: Steps,
     scores: Tensor,
@@ -54,153 +77,185 @@ def beam_search(
     decoding: Decoding,
     processors: Sequence[Processor],
     limits: Tensor,
+    draw: Draw | None = None,
 ) -> list[list[Hypothesis]]:
     """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
 
-    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have.
+    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have. ``draw`` picks
+    the candidates of each step instead of taking the likeliest.
     """
     batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
     longest = int(limits.max())
-    state = _Beams(
-        rows=torch.arange(batch, device=device),
-        tokens=prompt.new_zeros(batch, width, longest),
-        scores=torch.tensor([0.0] + [_LOW] * (width - 1), device=device).repeat(batch, 1),
-        best_tokens=prompt.new_zeros(batch, width, longest),
-        best_scores=torch.full((batch, width), _LOW, device=device),
-        best_lengths=prompt.new_zeros(batch, width),
-        finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
-        can_improve=torch.ones(batch, dtype=torch.bool, device=device),
-    )
+    state = new_beams(prompt, width=width, longest=longest)
     beams = torch.arange(batch, device=device).repeat_interleave(width)
     stepper.select(beams)
     scores = scores[beams]
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest):
-        context = Context(
-            tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
-            visible=_visible(visible, beams, step),
-            rows=beams,
-            new_tokens=step,
-            limits=limits[beams],
-        )
-        origins = _advance(state, scores, context, processors, decoding, step=step, limits=limits[state.rows])
-        done = ~state.can_improve | (limits[state.rows] <= step + 1)
-        if decoding.early_stopping is True:
-            done = done | state.finished.all(1)
+        context = context_of(state, prompt, visible, limits, step=step)
+        if draw is None:
+            candidates = likeliest(scores, state.scores, context, processors, count_of(decoding, width))
+        else:
+            logs = log_probabilities(scores, context, processors)
+            candidates = draw(logs, state.scores, state.rows, step)
+        origins = _advance(state, candidates, context, decoding, step=step, limits=limits[state.rows])
+        done = is_closed(state, decoding) | (limits[state.rows] <= step + 1)
         kept = (~done).nonzero()[:, 0]
         gone = done.nonzero()[:, 0]
         for row in gone.tolist():
-            results[int(state.rows[row])] = _hypotheses(state, row, decoding.num_return_sequences)
+            results[int(state.rows[row])] = hypotheses(state, row, decoding.num_return_sequences)
         if kept.numel() == 0:
             break
         rows = (torch.arange(done.shape[0], device=device)[:, None] * width + origins)[kept].flatten()
         stepper.select(rows, sources=kept if gone.numel() else None)
         if gone.numel():
             state.select(kept)
-            beams = state.rows.repeat_interleave(width)
         scores = stepper.step(state.tokens[:, :, step].flatten())
     return results
 
 
-def _visible(visible: Tensor | None, beams: Tensor, step: int) -> Tensor | None:
-    if visible is None:
-        return None
-    return torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
+def context_of(state: Beams, prompt: Tensor, visible: Tensor | None, limits: Tensor, *, step: int) -> Context:
+    """What processors may look at, for prompts [B, P] with what the running beams wrote behind them."""
+    beams = state.rows.repeat_interleave(state.tokens.shape[1])
+    if visible is not None:
+        visible = torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
+    return Context(
+        tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
+        visible=visible,
+        rows=beams,
+        new_tokens=step,
+        limits=limits[beams],
+    )
 
 
 def _advance(
-    state: _Beams,
-    scores: Tensor,
+    state: Beams,
+    candidates: Candidates,
     context: Context,
-    processors: Sequence[Processor],
     decoding: Decoding,
     *,
     step: int,
     limits: Tensor,
 ) -> Tensor:
     """One step of all rows; returns which beam each running beam came from [B, W]."""
-    batch, width = state.scores.shape
-    candidates = max(2, 1 + len(decoding.eos)) * width
-    values, ids = _best_per_beam(scores, context, processors, min(candidates, scores.shape[-1]))
-    per_beam = values.shape[-1]
-    total = (values.view(batch, width, per_beam) + state.scores[:, :, None]).flatten(1)
-    total, place = total.topk(min(candidates, total.shape[1]), dim=1)
-    origins = place // per_beam
-    chosen = ids.view(batch, -1).gather(1, place)
-    tokens = state.tokens.gather(1, origins[:, :, None].expand(-1, -1, state.tokens.shape[-1]))
-    tokens[:, :, step] = chosen
-    ends = is_any_of(chosen, decoding.eos) | (limits <= step + 1)[:, None]
-    if decoding.stop is not None:
-        ends = ends | _stops(decoding.stop, context, width, origins, tokens[:, :, : step + 1])
-    _finish(state, total, tokens, ends, decoding, step=step)
-    running, order = (total + ends * _LOW).topk(width, dim=1)
-    state.tokens = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
+    total, origins, chosen = candidates
+    tokens = extended(state, origins, chosen, step=step)
+    ends = ended(decoding, context, origins, tokens[:, :, : step + 1]) | (limits <= step + 1)[:, None]
+    finish(state, total, tokens, ends, decoding, step=step)
+    running, order = (total + ends * LOW).topk(state.scores.shape[1], dim=1)
+    state.tokens = taken(tokens, order)
     state.scores = running
-    _check_improvement(state, decoding, step=step, limits=limits)
+    check_improvement(state, running[:, 0], decoding, step=step, limits=limits)
     return origins.gather(1, order)
 
 
-def _stops(stop: Stop, context: Context, width: int, origins: Tensor, written: Tensor) -> Tensor:
-    """bool [B, C]: which candidates, written [B, C, step + 1], complete a stop text."""
-    batch, candidates = written.shape[:2]
+def ended(decoding: Decoding, context: Context, origins: Tensor, written: Tensor) -> Tensor:
+    """bool [B, n]: which candidates, written [B, n, step + 1] from beams ``origins`` [B, n], end with eos or
+    complete a stop text."""
+    ends = is_any_of(written[:, :, -1], decoding.eos)
+    if decoding.stop is None:
+        return ends
+    batch = written.shape[0]
+    width = context.tokens.shape[0] // batch
     beams = (torch.arange(batch, device=origins.device)[:, None] * width + origins).flatten()
     prompt = context.tokens[beams, : context.tokens.shape[1] - context.new_tokens]
     visible = context.visible
     if visible is not None:
         visible = torch.cat([visible[beams], visible.new_ones(len(beams), 1)], dim=1)
-    return stop.hits(torch.cat([prompt, written.flatten(0, 1)], dim=1), visible).view(batch, candidates)
+    whole = torch.cat([prompt, written.flatten(0, 1)], dim=1)
+    return ends | decoding.stop.hits(whole, visible).view_as(ends)
 
 
-def _best_per_beam(
-    scores: Tensor, context: Context, processors: Sequence[Processor], count: int
-) -> tuple[Tensor, Tensor]:
-    """The ``count`` likeliest next tokens of each beam with their log-probabilities, both [B * W, count].
+def count_of(decoding: Decoding, width: int) -> int:
+    """How many candidates leave ``width`` beams to go on with, however many of them end."""
+    return max(2, 1 + len(decoding.eos)) * width
 
-    Processors see log-probabilities, as in transformers' beam search; without any, the normaliser is
-    subtracted from the few that are kept instead of from the whole vocabulary.
-    """
-    if not processors:
-        values, ids = scores.topk(count, dim=-1)
-        return values - scores.logsumexp(-1, keepdim=True), ids
+
+def taken(tokens: Tensor, order: Tensor) -> Tensor:
+    """tokens [B, W, L] of the beams ``order`` [B, n] -> [B, n, L]."""
+    return tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
+
+
+def extended(state: Beams, origins: Tensor, chosen: Tensor, *, step: int) -> Tensor:
+    """The running beams ``origins`` [B, n] with ``chosen`` [B, n] as their next token -> [B, n, L]."""
+    tokens = taken(state.tokens, origins)
+    tokens[:, :, step] = chosen
+    return tokens
+
+
+def log_probabilities(scores: Tensor, context: Context, processors: Sequence[Processor]) -> Tensor:
+    """Scores [B * W, V] -> log-probabilities, then processed: the order of transformers' beam search."""
     scores = scores.log_softmax(-1)
     for process in processors:
         process(scores, context)
-    values, ids = scores.topk(count, dim=-1)
-    return values.clamp(min=_LOW), ids
+    return scores
 
 
-def _finish(
-    state: _Beams, total: Tensor, tokens: Tensor, ends: Tensor, decoding: Decoding, *, step: int
+def likeliest(
+    scores: Tensor, running: Tensor, context: Context, processors: Sequence[Processor], count: int
+) -> Candidates:
+    """The ``count`` best next tokens of the beams ``running`` [B, W] by the scores [B * W, V] that follow.
+
+    Without processors, the normaliser is subtracted from the few that are kept instead of from the whole
+    vocabulary.
+    """
+    batch, width = running.shape
+    per_beam = min(count, scores.shape[-1])
+    if processors:
+        values, ids = log_probabilities(scores, context, processors).topk(per_beam, dim=-1)
+        values = values.clamp(min=FORBIDDEN)
+    else:
+        values, ids = scores.topk(per_beam, dim=-1)
+        values = values - scores.logsumexp(-1, keepdim=True)
+    total, origins, place = best_of(values + running.view(-1, 1), width, count)
+    place = origins * per_beam + place
+    return total, origins, ids.view(batch, -1).gather(1, place)
+
+
+def best_of(total: Tensor, width: int, count: int) -> Candidates:
+    """The ``count`` best of each row by the sums [B * W, V]; width is W."""
+    size = total.shape[-1]
+    total = total.view(-1, width * size)
+    total, place = total.topk(min(count, total.shape[1]), dim=1)
+    return total, place // size, place % size
+
+
+def finish(
+    state: Beams, total: Tensor, tokens: Tensor, ends: Tensor, decoding: Decoding, *, step: int
 ) -> None:
     """Let candidates that end join the finished beams where they are better; only the W best count."""
     width = state.scores.shape[1]
     top = torch.arange(total.shape[1], device=total.device) < width
     arrived = ends & top
-    closed = ~state.can_improve
-    if decoding.early_stopping is True:
-        closed = closed | state.finished.all(1)
+    closed = is_closed(state, decoding)
     value = total / float(step + 1) ** decoding.length_penalty
-    value = value + (closed[:, None] | ~arrived) * _LOW
+    value = value.masked_fill(closed[:, None] | ~arrived, FREE)
     merged = torch.cat([state.best_scores, value], dim=1)
     state.best_scores, order = merged.topk(width, dim=1)
     lengths = torch.full_like(ends, step + 1, dtype=torch.long)
     state.best_lengths = torch.cat([state.best_lengths, lengths], dim=1).gather(1, order)
     state.finished = torch.cat([state.finished, arrived], dim=1).gather(1, order)
-    sequences = torch.cat([state.best_tokens, tokens], dim=1)
-    state.best_tokens = sequences.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
+    state.best_tokens = taken(torch.cat([state.best_tokens, tokens], dim=1), order)
 
 
-def _check_improvement(state: _Beams, decoding: Decoding, *, step: int, limits: Tensor) -> None:
-    """Can the best running beam of a row still beat its worst finished one?"""
+def is_closed(state: Beams, decoding: Decoding) -> Tensor:
+    """bool [B]: no beam can join the finished ones of a row any more."""
+    if decoding.early_stopping is True:
+        return ~state.can_improve | state.finished.all(1)
+    return ~state.can_improve
+
+
+def check_improvement(state: Beams, best: Tensor, decoding: Decoding, *, step: int, limits: Tensor) -> None:
+    """Can the ``best`` [B] sum of log-probabilities of a row still beat its worst finished beam?"""
     length = torch.full_like(limits, step + 1)
     if decoding.early_stopping == "never" and decoding.length_penalty > 0:
         length = limits
-    possible = state.scores[:, 0] / length.float() ** decoding.length_penalty
-    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), _LOW)
+    possible = best / length.float() ** decoding.length_penalty
+    worst = torch.where(state.finished, state.best_scores.amin(1, keepdim=True), FREE)
     state.can_improve = state.can_improve & (possible[:, None] > worst).any(1)
 
 
-def _hypotheses(state: _Beams, row: int, count: int) -> list[Hypothesis]:
+def hypotheses(state: Beams, row: int, count: int) -> list[Hypothesis]:
     tokens, lengths = state.best_tokens[row].tolist(), state.best_lengths[row].tolist()
     scores = state.best_scores[row].tolist()
     return [Hypothesis(ids=tokens[k][: lengths[k]], score=scores[k]) for k in range(count)]

@@ -196,9 +196,7 @@ class TextGenerator:
 
     def _batches(self, encoded: dict[int, list[int]]) -> Iterator[list[int]]:
         """Numbers of inputs to decode together: of similar length, within the token budget."""
-        copies = self._decoding.num_beams * (
-            self._decoding.num_return_sequences if self._decoding.do_sample else 1
-        )
+        copies = self._decoding.rows_per_input
         batch: list[int] = []
         for number in sorted(encoded, key=lambda number: -len(encoded[number])):
             longest = max(_LEAST, len(encoded[batch[0]] if batch else encoded[number]))

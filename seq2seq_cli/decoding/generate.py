@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.beam import beam_search
+from seq2seq_cli.decoding.beam_sampling import BeamSampler
+from seq2seq_cli.decoding.constrained import constrained_beam_search
+from seq2seq_cli.decoding.contrastive import contrastive_search
 from seq2seq_cli.decoding.greedy import choose_greedily
+from seq2seq_cli.decoding.groups import group_beam_search
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
@@ -114,30 +119,31 @@ def _run(
     else:
         prompt, visible = left_padded(ids, mask)
         decoder = model
-    copies = decoding.num_return_sequences if decoding.do_sample else 1
+    firsts = keys if keys is not None else range(ids.shape[0])
     past = encoded.mask.sum(1) if encoded is not None and encoded.memory is not None else None
     limits = _limits(decoder, prompt, visible, decoding, past=past)
     stepper: Steps = OpenStepper(decoder)
     if decoder.open_place is None:
         stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
     scores = stepper.start(prompt, visible)
+    copies = decoding.num_return_sequences if decoding.do_sample and decoding.num_beams == 1 else 1
+    processors = build_processors(
+        decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
+    )
+    search = _search(decoding, decoder, firsts)
+    if search is not None:
+        if token_scores:
+            raise UsageError("token_scores goes with greedy decoding and sampling", remedy="leave it out")
+        return search(
+            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
+        )
     if copies > 1:
         rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
         stepper.select(rows, sources=rows)
         prompt, scores, limits = prompt[rows], scores[rows], limits[rows]
         visible = None if visible is None else visible[rows]
-    processors = build_processors(
-        decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
-    )
-    if decoding.num_beams > 1:
-        if token_scores:
-            raise UsageError("token_scores does not go with num_beams", remedy="leave one of them out")
-        return beam_search(
-            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
-        )
     choose: Choose = choose_greedily
     if decoding.do_sample:
-        firsts = keys if keys is not None else range(ids.shape[0])
         streams = [key * copies + copy for key in firsts for copy in range(copies)]
         choose = Sampler(decoding, keys=streams, steps=int(limits.max()))
     if tell is not None:
@@ -171,13 +177,30 @@ def _telling(choose: Choose, tell: Tell) -> Choose:
     return choose_and_tell
 
 
+def _search(
+    decoding: Decoding, decoder: Stack, keys: Sequence[int]
+) -> Callable[..., list[list[Hypothesis]]] | None:
+    """The strategy that looks at several ways on of a row at once; None for those that follow one."""
+    if decoding.penalty_alpha:
+        if decoder.open_place is not None:  # its tokens have no lasting states to be unlike of
+            raise UsageError("penalty_alpha needs a model that writes left to right", remedy="remove it")
+        return contrastive_search
+    if decoding.force_words_ids:
+        return constrained_beam_search
+    if decoding.num_beam_groups > 1:
+        return group_beam_search
+    if decoding.num_beams > 1:
+        return partial(beam_search, draw=BeamSampler(decoding, keys=keys) if decoding.do_sample else None)
+    return None
+
+
 def _limits(
     decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding, *, past: Tensor | None
 ) -> Tensor:
     """The most new tokens of each row [B]: as asked for, and never past the decoder's last position.
 
     The last token that is written needs no position, because nothing comes after it; but an open place that
-    it is written at does.
+    it is written at does, and contrastive search reads it all the same.
     """
     lengths = prompt.new_full((prompt.shape[0],), prompt.shape[1])
     if visible is not None:
@@ -191,7 +214,7 @@ def _limits(
             f"{decoder.config.max_positions} positions",
             remedy="shorten it",
         )
-    if decoder.open_place is None:
+    if decoder.open_place is None and not decoding.penalty_alpha:
         room = room + 1
     if decoding.max_new_tokens is not None:
         room = room.clamp(max=decoding.max_new_tokens)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from seq2seq_cli.model import SpecialIds
 
 
+def _is_phrase(value: list[Any]) -> bool:
+    return any(isinstance(each, int) for each in value)
+
+
+#: a phrase of ids alone is short for a list of it
+AlternativeIds = Annotated[
+    list[Words],
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, list) and _is_phrase(value) else value),
+]
 #: what transformers 4 writes as max_length when nobody chose one; never a wish
 _LIBRARY_MAX_LENGTH = 20
 
@@ -38,6 +50,7 @@ class DecodingOptions(GenerationSection):
     bos_token_id: Id | None = None
     eos_token_id: Ids | None = None
     pad_token_id: Id | None = None
+    force_words_ids: list[AlternativeIds] | None = None
 
 
 #: token ids and what is added to the score of the last one where the others stand before it
@@ -49,6 +62,7 @@ class Wording:
     """The options that are texts; ``wording.spell`` makes ids of them."""
 
     bad_words: tuple[str, ...] = ()
+    force_words: tuple[tuple[str, ...], ...] = ()
     sequence_bias: tuple[tuple[str, float], ...] = ()
     prefix: str = ""
     stop: tuple[str, ...] = ()
@@ -101,22 +115,30 @@ class Decoding:
     remove_invalid_values: bool
     num_return_sequences: int
     seed: int
+    pad: int
+    num_beam_groups: int
+    diversity_penalty: float
+    force_words_ids: tuple[tuple[tuple[int, ...], ...], ...]
+    penalty_alpha: float
     wording: Wording
+
+    @property
+    def rows_per_input(self) -> int:
+        """How many rows of the decoder work on one input."""
+        if self.num_beams > 1:
+            return self.num_beams
+        if self.penalty_alpha:
+            return self.top_k
+        return self.num_return_sequences if self.do_sample else 1
 
 
 def _problems(options: DecodingOptions) -> Iterator[Problem]:
-    yield from generation_problems(options)
+    yield from generation_problems(options, complete=True)
     if (options.min_length or 0) > (options.max_length or math.inf):
         yield Problem(
             f"min_length {options.min_length} is more than max_length {options.max_length}",
             "swap them?",
             (("min_length",), ("max_length",)),
-        )
-    if options.do_sample and (options.num_beams or 1) > 1:
-        yield Problem(
-            f"num_beams {options.num_beams} does not go with sampling",
-            "set num_beams to 1, or leave the sampling options out",
-            (("num_beams",), ("do_sample",)),
         )
     if not options.do_sample and options.num_beams is None and (options.num_return_sequences or 1) > 1:
         yield Problem(
@@ -133,23 +155,31 @@ def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids
     on, and what only the checkpoint wished for gives way (see ``overlay``). UsageError for unknown names,
     values out of range and combinations that contradict each other, all at once.
     """
+    return _resolved(checked_options(given, checkpoint), ids)
+
+
+def checked_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> DecodingOptions:
+    """The same, without the ids that only the model knows: what can be said before it loads."""
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
     options, problems = validate(DecodingOptions, overlay(wished, given), _problems)
     if options is None:
         raise UsageError(findings=[Finding(p.what, remedy=p.remedy) for p in problems])
-    return _resolved(options, ids)
+    return options
 
 
 def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options ``given`` over those ``wished`` for by a checkpoint, a default preset or a recipe.
 
     What was only wished for gives way where it contradicts them: beams to sampling and sampling to beams,
-    several outputs to another number of beams, the shortest length to a longest one below it and the
-    longest to a shortest one above it.
+    several outputs to another number of beams, one strategy to another, the shortest length to a longest one
+    below it and the longest to a shortest one above it.
     """
-    asked, left = merge_generation(given), dict(wished)
+    asked = merge_generation({"penalty_alpha": wished.get("penalty_alpha")}, given)
+    if given.get("penalty_alpha") is None:
+        asked.pop("penalty_alpha", None)
+    left = _compatible(wished, asked)
     if asked.get("do_sample") and "num_beams" not in asked:
         left.pop("num_beams", None)
     if _is_more(asked.get("num_beams"), 1) and "do_sample" not in asked:
@@ -163,8 +193,37 @@ def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
             del left[most]
     if not asked.get("do_sample", left.get("do_sample")):
         # files keep these beside do_sample: false, where they mean nothing
-        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS}
+        contrastive = asked.get("penalty_alpha", left.get("penalty_alpha"))
+        kept = ("top_k",) if contrastive else ()
+        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS or key in kept}
     return {**left, **asked}
+
+
+_GROUPS = ("num_beam_groups", "diversity_penalty")
+_WORDS = ("force_words", "force_words_ids")
+
+
+def _compatible(wished: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was ``wished`` for, without the parts of a strategy that the one ``asked`` for excludes."""
+    left, gone = dict(wished), set[str]()
+    contrastive = bool(asked.get("penalty_alpha"))
+    sampled = bool(asked.get("do_sample"))
+    forced = any(asked.get(name) for name in _WORDS)
+    grouped = _is_more(asked.get("num_beam_groups"), 1)
+    if contrastive:
+        gone |= {"do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
+    elif left.get("penalty_alpha") and (sampled or forced or grouped or _is_more(asked.get("num_beams"), 1)):
+        gone |= {"penalty_alpha", "top_k"}
+    if sampled:
+        gone |= {*_GROUPS, *_WORDS}
+    if forced:
+        gone |= {"do_sample", *_GROUPS}
+    if grouped:
+        gone |= {"do_sample", *_WORDS}
+    groups, beams = left.get("num_beam_groups"), asked.get("num_beams")
+    if isinstance(groups, int) and isinstance(beams, int) and groups > 0 and beams % groups:
+        gone |= set(_GROUPS)
+    return {name: value for name, value in left.items() if name not in gone}
 
 
 def _is_more(value: Any, other: Any) -> bool:
@@ -177,9 +236,10 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         return default if value is None else value
 
     bias = options.sequence_bias
+    eos = tuple(options.eos_token_id or ()) or ids.eos
     return Decoding(
         start=either(options.decoder_start_token_id, ids.start),
-        eos=tuple(options.eos_token_id or ()) or ids.eos,
+        eos=eos,
         max_new_tokens=options.max_new_tokens,
         max_length=options.max_length,
         min_new_tokens=either(options.min_new_tokens, 0),
@@ -213,7 +273,13 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         remove_invalid_values=either(options.remove_invalid_values, False),
         num_return_sequences=either(options.num_return_sequences, 1),
         seed=either(options.seed, 0),
+        pad=either(either(options.pad_token_id, ids.pad), eos[0] if eos else 0),
+        num_beam_groups=either(options.num_beam_groups, 1),
+        diversity_penalty=either(options.diversity_penalty, 0.0),
+        force_words_ids=tuple(tuple(map(tuple, each)) for each in options.force_words_ids or ()),
+        penalty_alpha=either(options.penalty_alpha, 0.0),
         wording=Wording(
+            force_words=tuple(map(tuple, options.force_words or ())),
             bad_words=tuple(options.bad_words or ()),
             sequence_bias=tuple(bias.items()) if isinstance(bias, dict) else (),
             prefix=options.prefix or "",
@@ -234,6 +300,8 @@ def check_ids(decoding: Decoding, vocab_size: int) -> None:
         "sequence_bias": [token for word, _ in decoding.sequence_bias for token in word],
         "suppress_tokens": decoding.suppress_tokens,
         "begin_suppress_tokens": decoding.begin_suppress_tokens,
+        "force_words_ids": [i for each in decoding.force_words_ids for phrase in each for i in phrase],
+        "pad_token_id": [decoding.pad] if decoding.num_beam_groups > 1 else [],
     }
     wrong = [(name, i) for name, ids in used.items() for i in ids if i is not None and i >= vocab_size]
     if wrong:

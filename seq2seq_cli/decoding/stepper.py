@@ -30,18 +30,27 @@ class Stepper:
         self._encoded = encoded
         memory = None if encoded is None else encoded.memory
         self._cache = decoder.new_cache(capacity) if memory is None else memory
+        self.states: Tensor  #: [R, L, D] of the tokens that were taken in last
 
     def start(self, prompt: Tensor, mask: Tensor | None) -> Tensor:
         """Take in prompts [R, P], padded on the left where ``mask`` [R, P] is false -> scores [R, V]."""
-        return self._forward(prompt, mask)
+        return self.scores(self._take(prompt, mask))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Take in one token a row [R] -> scores [R, V] of the next."""
-        return self._forward(tokens[:, None], None)
+        return self.scores(self.look(tokens))
 
-    def _forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        states = self._decoder.states(ids, mask, encoded=self._encoded, cache=self._cache)
-        return self._decoder.logits(states[:, -1])
+    def look(self, tokens: Tensor) -> Tensor:
+        """Take in one token a row [R], without the scores that follow -> its states [R, D]."""
+        return self._take(tokens[:, None], None)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """States [R, D] -> scores [R, V] of the next token."""
+        return self._decoder.logits(states)
+
+    def _take(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        self.states = self._decoder.states(ids, mask, encoded=self._encoded, cache=self._cache)
+        return self.states[:, -1]
 
     def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
         """Go on with these rows only, in this order; ``sources`` does so for the sources they belong to."""

@@ -16,8 +16,16 @@ def spell(decoding: Decoding, tokenizer: Tokenizer) -> Decoding:
     wording = decoding.wording
     bad = [ids for word in wording.bad_words for ids in forms(word, tokenizer, "bad_words")]
     bias = [(ids, x) for word, x in wording.sequence_bias for ids in forms(word, tokenizer, "sequence_bias")]
+    forced = [
+        tuple(ids for phrase in phrases for ids in forms(phrase, tokenizer, "force_words"))
+        for phrases in wording.force_words
+    ]
+    if () in forced:
+        phrase = "|".join(wording.force_words[forced.index(())])
+        raise UsageError(f"force_words: {phrase} cannot be spelled in the target's tokens")
     return replace(
         decoding,
+        force_words_ids=(*decoding.force_words_ids, *forced),
         bad_words_ids=(*decoding.bad_words_ids, *bad),
         sequence_bias=(*decoding.sequence_bias, *bias),
         prefix_ids=opening(wording.prefix, tokenizer) if wording.prefix else decoding.prefix_ids,

@@ -51,14 +51,18 @@ def recipe_problems(recipe: RecipeFile) -> Iterator[Problem]:
     yield from generation_problems(recipe.generation, "generation.")
 
 
-def generation_problems(section: GenerationSection, prefix: str = "") -> Iterator[Problem]:
-    """Decoding options that contradict each other; ``prefix`` comes before the keys named in the problems."""
+def generation_problems(
+    section: GenerationSection, prefix: str = "", *, complete: bool = False
+) -> Iterator[Problem]:
+    """Decoding options that contradict each other; ``prefix`` comes before the keys named in the problems.
+    ``complete``: what is not set here is set nowhere."""
     beams, wanted = section.num_beams, section.num_return_sequences
     sampling = section.do_sample or any(getattr(section, name) is not None for name in SAMPLING_OPTIONS)
-    if wanted and beams and wanted > beams and not sampling:
+    if wanted and beams and wanted > beams and (beams > 1 or not sampling):
         what = f"num_return_sequences {wanted} is more than num_beams {beams}"
         keys = (f"{prefix}num_return_sequences", f"{prefix}num_beams")
-        yield _problem(what, f"raise num_beams to {wanted} or turn on do_sample", *keys)
+        remedy = f"raise num_beams to {wanted}"
+        yield _problem(what, remedy if beams > 1 else f"{remedy} or turn on do_sample", *keys)
     lowest, highest = section.min_new_tokens, section.max_new_tokens
     if lowest and highest and lowest > highest:
         keys = (f"{prefix}min_new_tokens", f"{prefix}max_new_tokens")
@@ -70,26 +74,68 @@ def generation_problems(section: GenerationSection, prefix: str = "") -> Iterato
             for each in error.findings:
                 what = f"{each.what} ({each.where})" if each.where else each.what
                 yield _problem(what, each.remedy, f"{prefix}grammar")
+    yield from strategy_problems(section, prefix, complete=complete)
     if section.do_sample is False:
         for name in SAMPLING_OPTIONS:
-            if getattr(section, name) is not None:
+            if getattr(section, name) is not None and not (name == "top_k" and section.penalty_alpha):
                 keys = (f"{prefix}{name}", f"{prefix}do_sample")
                 yield _problem(f"{name} has no effect when do_sample is false", f"remove {name}", *keys)
+
+
+def strategy_problems(section: GenerationSection, prefix: str, *, complete: bool) -> Iterator[Problem]:
+    """Options of different strategies, and a strategy without what it needs."""
+
+    def clash(what: str, remedy: str, *names: str) -> Problem:
+        return _problem(what, remedy, *(prefix + name for name in names))
+
+    unset = 1 if complete else None
+    beams = unset if section.num_beams is None else section.num_beams
+    groups, diversity, alpha = section.num_beam_groups or 1, section.diversity_penalty, section.penalty_alpha
+    words = "force_words" if section.force_words else "force_words_ids"
+    forced = bool(getattr(section, words, None))
+    drawn = [name for name in SAMPLING_OPTIONS if not (alpha and name == "top_k")]
+    sampled = section.do_sample or (
+        section.do_sample is None and any(getattr(section, name) is not None for name in drawn)
+    )
+    if beams is not None and beams % groups:
+        what = f"num_beam_groups {groups} does not divide num_beams {beams}"
+        yield clash(what, "make num_beams a multiple of it", "num_beam_groups", "num_beams")
+    if groups > 1 and (diversity == 0 or (complete and not diversity)):
+        what = f"num_beam_groups {groups} needs a diversity_penalty above 0: the groups would be all alike"
+        yield clash(what, "set diversity_penalty", "num_beam_groups", "diversity_penalty")
+    if diversity and groups == 1 and (complete or section.num_beam_groups):
+        what = f"diversity_penalty {diversity} has no effect without groups of beams"
+        yield clash(what, "set num_beam_groups above 1", "diversity_penalty", "num_beam_groups")
+    if forced and beams == 1:
+        yield clash(f"{words} needs beam search", "set num_beams above 1", words, "num_beams")
+    if alpha and (beams or 1) > 1:
+        what = f"penalty_alpha {alpha} does not go with num_beams {beams}"
+        yield clash(what, "remove one of them", "penalty_alpha", "num_beams")
+    if alpha and (complete or section.top_k is not None) and (section.top_k or 0) < 2:
+        yield clash("penalty_alpha needs top_k of at least 2", "set top_k", "penalty_alpha", "top_k")
+    searches = {"penalty_alpha": alpha, "num_beam_groups": groups > 1, words: forced}
+    for name in (name for name, asked in searches.items() if asked and sampled):
+        yield clash(f"{name} does not go with sampling", "turn sampling off", name, "do_sample")
+    if forced and groups > 1:
+        what = f"{words} does not go with groups of beams"
+        yield clash(what, "remove num_beam_groups", words, "num_beam_groups")
 
 
 def merge_generation(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Decoding options from several places, later ones winning; None = not set.
 
     A layer that sets a sampling option turns sampling on, and one that turns sampling off takes back the
-    sampling options of the layers before it.
+    sampling options of the layers before it. The top_k of contrastive search is none.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
         given = {name: value for name, value in layer.items() if value is not None}
-        if any(name in given for name in SAMPLING_OPTIONS):
+        contrastive = given.get("penalty_alpha", merged.get("penalty_alpha"))
+        drawn = [name for name in SAMPLING_OPTIONS if not (contrastive and name == "top_k")]
+        if any(name in given for name in drawn):
             given.setdefault("do_sample", True)
         if given.get("do_sample") is False:
-            merged = {name: value for name, value in merged.items() if name not in SAMPLING_OPTIONS}
+            merged = {name: value for name, value in merged.items() if name not in drawn}
         merged.update(given)
     return merged
 

@@ -83,6 +83,13 @@ def _bias(value: Any) -> Any:
     return value
 
 
+def _alternatives(value: Any) -> Any:
+    """A phrase alone is short for a list of it; alternatives may stand in one text, split by |."""
+    if not isinstance(value, (str, list)):
+        raise expected("a phrase, or a list of phrases of which one is enough")
+    return value.split("|") if isinstance(value, str) else value
+
+
 def side(value: Any) -> Any:
     """A bare reference is short for a side with that checkpoint."""
     if isinstance(value, str):
@@ -112,6 +119,9 @@ def kind_of(value: Any) -> str:
 
 
 Text = Annotated[str, BeforeValidator(_filled)]
+Alternatives = Annotated[
+    list[Text], Field(min_length=1), BeforeValidator(_alternatives, json_schema_input_type=str | list[str])
+]
 FilePath = Annotated[Path, BeforeValidator(_path), Field(strict=False)]
 Count = Annotated[int, Field(ge=1, le=_LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]

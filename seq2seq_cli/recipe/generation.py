@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from seq2seq_cli.recipe.fields import (
+    Alternatives,
     Bias,
     Count,
     CountOrZero,
@@ -19,6 +20,7 @@ from seq2seq_cli.recipe.fields import (
     Id,
     Ids,
     Positive,
+    PositiveOrZero,
     Probability,
     Section,
     Seed,
@@ -111,3 +113,16 @@ class GenerationSection(Section):
     )
     num_return_sequences: Count | None = Field(default=None, description="outputs a source")
     seed: Seed | None = Field(default=None, description="seed of sampling")
+    num_beam_groups: Count | None = Field(
+        default=None, description="groups that the beams are split into, each unlike the ones before it"
+    )
+    diversity_penalty: PositiveOrZero | None = Field(
+        default=None, description="what a group of beams pays for a token that another one took in this step"
+    )
+    force_words: list[Alternatives] | None = Field(
+        default=None,
+        description="phrases that beam search puts into the output; of alternatives, split by |, one",
+    )
+    penalty_alpha: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="contrastive search among the top_k: weight of being unlike what is there"
+    )

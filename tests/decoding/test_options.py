@@ -10,7 +10,7 @@ import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.decoding import generate_ids, resolve_options
-from seq2seq_cli.decoding.options import overlay
+from seq2seq_cli.decoding.options import Wording, overlay
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import SpecialIds
 from tests import tiny
@@ -23,7 +23,50 @@ NAN, INF = float("nan"), float("inf")
     ("options", "message"),
     [
         ({"num_beam": 2}, "unknown key 'num_beam'.*did you mean 'num_beams'"),
-        ({"penalty_alpha": 0.6}, "penalty_alpha"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha needs top_k of at least 2"),
+        ({"penalty_alpha": 0.6, "top_k": 1}, "penalty_alpha needs top_k of at least 2"),
+        ({"penalty_alpha": 1.1, "top_k": 4}, "penalty_alpha must be at most 1"),
+        ({"penalty_alpha": -0.1, "top_k": 4}, "penalty_alpha must be at least 0"),
+        ({"penalty_alpha": NAN, "top_k": 4}, "penalty_alpha must be a finite number"),
+        (
+            {"penalty_alpha": 0.6, "top_k": 4, "num_beams": 2},
+            "penalty_alpha 0.6 does not go with num_beams 2",
+        ),
+        ({"penalty_alpha": 0.6, "top_k": 4, "do_sample": True}, "penalty_alpha does not go with sampling"),
+        ({"penalty_alpha": 0.6, "top_k": 4, "top_p": 0.9}, "penalty_alpha does not go with sampling"),
+        ({"penalty_alpha": 0.6, "top_k": 4, "num_return_sequences": 2}, "num_return_sequences 2 needs"),
+        ({"penalty_alpha": 0.6, "top_k": 4, "force_words_ids": [[5]]}, "force_words_ids needs beam search"),
+        ({"num_beams": 4, "num_beam_groups": 0}, "num_beam_groups must be at least 1"),
+        (
+            {"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 0.5},
+            "num_beam_groups 3 does not divide num_beams 4",
+        ),
+        ({"num_beam_groups": 2, "diversity_penalty": 0.5}, "num_beam_groups 2 does not divide num_beams 1"),
+        ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups 2 needs a diversity_penalty above 0"),
+        (
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.0},
+            "num_beam_groups 2 needs a diversity_penalty above 0",
+        ),
+        ({"num_beams": 4, "diversity_penalty": 0.5}, "diversity_penalty 0.5 has no effect without groups"),
+        ({"num_beams": 4, "diversity_penalty": -1.0}, "diversity_penalty must be at least 0"),
+        ({"num_beams": 4, "diversity_penalty": INF}, "diversity_penalty must be a finite number"),
+        (
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "do_sample": True},
+            "num_beam_groups does not go with sampling",
+        ),
+        ({"force_words_ids": [[5]]}, "force_words_ids needs beam search"),
+        ({"force_words": ["tea"]}, "force_words needs beam search"),
+        ({"force_words": ["tea"], "num_beams": 1}, "force_words needs beam search"),
+        ({"force_words_ids": [[5]], "num_beams": 2, "top_k": 4}, "force_words_ids does not go with sampling"),
+        (
+            {"force_words_ids": [[5]], "num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+            "force_words_ids does not go with groups of beams",
+        ),
+        ({"force_words_ids": [[]], "num_beams": 2}, "force_words_ids.0 must not be empty"),
+        ({"force_words_ids": [[[5], []]], "num_beams": 2}, "force_words_ids.0.1 must not be empty"),
+        ({"force_words_ids": [[5, -1]], "num_beams": 2}, "force_words_ids.0.0 must be at least 0"),
+        ({"force_words": [3], "num_beams": 2}, "force_words.0 must be a phrase, or a list of phrases"),
+        ({"force_words": ["tea|"], "num_beams": 2}, "force_words.0 must be some text, not an empty one"),
         ({"temperature": NAN}, "temperature must be a finite number"),
         ({"temperature": INF}, "temperature"),
         ({"temperature": 0}, "temperature must be above 0"),
@@ -96,8 +139,7 @@ NAN, INF = float("nan"), float("inf")
         ({"num_return_sequences": 0}, "num_return_sequences must be at least 1"),
         ({"num_return_sequences": 2}, "num_return_sequences 2 needs"),
         ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences 3 .*num_beams"),
-        ({"do_sample": True, "num_beams": 2}, "num_beams 2 does not go with sampling"),
-        ({"top_k": 5, "num_beams": 2}, "num_beams 2 does not go with sampling"),
+        ({"num_return_sequences": 3, "num_beams": 2, "top_k": 5}, "num_return_sequences 3 .*num_beams"),
         ({"do_sample": False, "top_p": 0.9}, "top_p has no effect when do_sample is false"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens 5 is more than max_new_tokens 4"),
     ],
@@ -162,6 +204,44 @@ def test_plain_defaults() -> None:
         ({"max_new_tokens": 50}, {"min_new_tokens": 10}, {"max_new_tokens": 50, "min_new_tokens": 10}),
         ({"min_new_tokens": 9}, {"max_new_tokens": 4}, {"max_new_tokens": None, "min_new_tokens": 9}),
         ({"min_new_tokens": 3}, {"max_new_tokens": 4}, {"max_new_tokens": 4, "min_new_tokens": 3}),
+        ({"num_beams": 3, "temperature": 0.5}, {}, {"num_beams": 3, "do_sample": True}),
+        ({}, {"num_beams": 3, "do_sample": True}, {"num_beams": 3, "do_sample": True}),
+        ({}, {"num_beam_groups": 1, "diversity_penalty": 0.0}, {"num_beams": 1, "num_beam_groups": 1}),
+        ({"penalty_alpha": 0.6, "top_k": 4}, {}, {"penalty_alpha": 0.6, "top_k": 4, "do_sample": False}),
+        ({}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6, "top_k": 4, "do_sample": False}),
+        ({"top_k": 6}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6, "top_k": 6}),
+        ({"penalty_alpha": 0.0}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.0, "top_k": 0}),
+        (
+            {"penalty_alpha": 0.6, "top_k": 4},
+            {"do_sample": True, "top_p": 0.9, "num_beams": 4, "num_return_sequences": 2},
+            {"penalty_alpha": 0.6, "do_sample": False, "num_beams": 1, "num_return_sequences": 1},
+        ),
+        ({"top_p": 0.9}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.0, "top_k": 0}),
+        ({"num_beams": 3}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.0, "do_sample": False}),
+        ({"force_words_ids": [[5, 6]]}, {"num_beams": 3}, {"force_words_ids": (((5, 6),),), "num_beams": 3}),
+        (
+            {"force_words_ids": [[5], [[6], [7, 8]]], "num_beams": 2},
+            {"do_sample": True, "top_k": 5, "num_beam_groups": 2, "diversity_penalty": 1.0},
+            {"force_words_ids": (((5,),), ((6,), (7, 8))), "do_sample": False, "num_beam_groups": 1},
+        ),
+        (
+            {"force_words": ["tea", "a|b"], "num_beams": 2},
+            {},
+            {"wording": Wording(force_words=(("tea",), ("a", "b")))},
+        ),
+        (
+            {"force_words": [["a|b", "c"]], "num_beams": 2},
+            {},
+            {"wording": Wording(force_words=(("a|b", "c"),))},
+        ),
+        ({"num_beams": 3}, {"num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beam_groups": 1}),
+        ({"num_beams": 6}, {"num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beam_groups": 2}),
+        ({"top_p": 0.5}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beams": 1}),
+        (
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+            {"do_sample": True, "penalty_alpha": 0.0},
+            {"do_sample": False, "num_beam_groups": 2, "diversity_penalty": 1.0},
+        ),
     ],
     ids=str,
 )
@@ -197,11 +277,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ("suppress_tokens", [60]),
         ("begin_suppress_tokens", [3, 61]),
         ("sequence_bias", [[[5, 60], 1.0]]),
+        ("force_words_ids", [[5], [[7], [8, 60]]]),
     ],
 )
 def test_ids_beyond_the_vocabulary(pair: Any, name: str, value: Any) -> None:
+    options = {"num_beams": 2, "max_new_tokens": 2, "min_new_tokens": 1, name: value}
     with pytest.raises(UsageError, match=rf"{name}.*60 tokens"):
-        generate_ids(pair, torch.tensor([[5, 6]]), None, max_new_tokens=2, min_new_tokens=1, **{name: value})
+        generate_ids(pair, torch.tensor([[5, 6]]), None, **options)
+
+
+def test_texts_without_a_tokenizer(pair: Any) -> None:
+    with pytest.raises(UsageError, match="force_words: texts need the target's tokenizer"):
+        generate_ids(pair, torch.tensor([[5, 6]]), None, num_beams=2, force_words=["tea"])
 
 
 def test_a_pair_without_a_start_id(pair: Any) -> None:

@@ -14,6 +14,7 @@ from seq2seq_cli.model import Stack
 from tests import tiny
 
 WORDS, LENGTH, EOS = 5, 5, 4
+LIKELY = 1  # as eos, it ends many texts early
 PROMPT = torch.tensor([[1, 3]])
 
 
@@ -69,6 +70,50 @@ def test_enough_beams_find_the_best(toy: Stack, length_penalty: float) -> None:
     best = sorted(exact.items(), key=lambda item: -item[1])[:10]
     assert [tuple(h.ids) for h in found] == [ids for ids, _ in best]
     assert [h.score for h in found] == pytest.approx([score for _, score in best], abs=1e-5)
+
+
+def unstopped(model: Stack, beams: int, length_penalty: float, eos: int) -> list[tuple[int, ...]]:
+    """Beam search by its definition that never stops before the length limit: its outputs, the best first."""
+    running: dict[tuple[int, ...], float] = {(): 0.0}
+    finished: dict[tuple[int, ...], float] = {}
+    for step in range(1, LENGTH + 1):
+        with torch.no_grad():
+            logs = {
+                text: model(torch.tensor([[*PROMPT[0], *text]]))[0, -1].log_softmax(-1) for text in running
+            }
+        ways = {(*t, w): running[t] + float(logs[t][w]) for t in running for w in range(WORDS)}
+        best = sorted(ways, key=lambda text: -ways[text])[: 2 * beams]
+        ended = [text for text in best[:beams] if text[-1] == eos or step == LENGTH]
+        finished |= {text: ways[text] / step**length_penalty for text in ended}
+        running = {text: ways[text] for text in [t for t in best if t[-1] != eos][:beams]}
+    return sorted(finished, key=lambda text: -finished[text])[:beams]
+
+
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 0.5, 1.0, 3.0, 6.0])
+def test_never_stops_too_early(toy: Stack, length_penalty: float) -> None:
+    """With early_stopping never, stopping changes nothing; with the other two it does, where length pays."""
+    texts = {}
+    for rule in ("never", True, False):
+        texts[rule] = [
+            [
+                tuple(h.ids)
+                for h in generate_ids(
+                    toy,
+                    PROMPT,
+                    None,
+                    num_beams=beams,
+                    early_stopping=rule,
+                    length_penalty=length_penalty,
+                    eos_token_id=LIKELY,
+                    max_new_tokens=LENGTH,
+                    num_return_sequences=beams,
+                )[0]
+            ]
+            for beams in (2, 3, 4)
+        ]
+    assert texts["never"] == [unstopped(toy, beams, length_penalty, LIKELY) for beams in (2, 3, 4)]
+    if length_penalty >= 3:
+        assert texts[True] != texts["never"] != texts[False]
 
 
 def test_one_beam_is_greedy(toy: Stack) -> None:

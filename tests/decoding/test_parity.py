@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.decoding import generate_ids
@@ -16,6 +18,7 @@ from tests import tiny
 
 SOURCES = [[5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [20, 21]]
 PAIRS = [("bert", "gpt2"), ("bert", "bert"), ("roberta", "roberta")]
+WHOLE = [("bart",), ("t5",)]
 BAD = [[7], [8, 9], [30, 31, 32]]
 
 GREEDY: list[dict[str, Any]] = [
@@ -73,6 +76,10 @@ def models(names: tuple[str, ...]) -> tuple[Any, Any]:
             theirs = tiny.pair(*names, seed=2, encoder_changes=wide, decoder_changes=untied)
             # not 1: transformers' RoBERTa finds its positions by looking for its pad id, which is 1
             theirs.generation_config.decoder_start_token_id = 3
+        elif names in WHOLE:
+            config = tiny.config(names[0], **untied)
+            theirs = tiny.scramble(transformers.AutoModelForSeq2SeqLM.from_config(config), 2)
+            theirs.generation_config.update(decoder_start_token_id=3, eos_token_id=2, pad_token_id=0)
         else:
             theirs = tiny.language_model(names[0], seed=2, **untied)
             theirs.generation_config.pad_token_id = 0
@@ -83,7 +90,7 @@ def models(names: tuple[str, ...]) -> tuple[Any, Any]:
 def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[int]] = SOURCES) -> None:
     theirs, ours = models(names)
     pad = 1 if names[0] == "roberta" else 0
-    source, mask = tiny.padded(sources, pad=pad, left=len(names) == 1)
+    source, mask = tiny.padded(sources, pad=pad, left=names == ("gpt2",))
     options = {"max_new_tokens": 12, **options}
     if names[-1] == "roberta":  # and so it must not write it either
         options["bad_words_ids"] = [[1], *options.get("bad_words_ids", [])]
@@ -96,7 +103,7 @@ def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[in
         **options,
     )
     got = generate_ids(ours, source, mask, **options)
-    prompt = 1 if len(names) == 2 else source.shape[1]
+    prompt = source.shape[1] if names == ("gpt2",) else 1
     eos = options.get("eos_token_id", 2)
     ends = frozenset({0, *(eos if isinstance(eos, list) else [eos])})
     tiny.same_hypotheses(got, expected, prompt=prompt, ends=ends)
@@ -113,13 +120,36 @@ def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[in
 
 
 @pytest.mark.parametrize("options", GREEDY + BEAMS, ids=str)
-@pytest.mark.parametrize("names", PAIRS, ids="-".join)
-def test_pairs(names: tuple[str, str], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("names", [*PAIRS, *WHOLE], ids="-".join)
+def test_pairs(names: tuple[str, ...], options: dict[str, Any]) -> None:
     if any(name.startswith("encoder_") for name in options):  # transformers takes padding for source there
         for source in SOURCES:
             check(names, options, [source])
     else:
         check(names, options)
+
+
+EXTRAS: list[dict[str, Any]] = [
+    {"eos_token_id": list(range(20, 40))},
+    {"min_new_tokens": 4, "eos_token_id": [2, 9, 30, 41]},
+    {"no_repeat_ngram_size": 2, "eos_token_id": list(range(40, 60))},
+    {"repetition_penalty": 1.3},
+    {"forced_bos_token_id": 9, "eos_token_id": list(range(20, 30))},
+    {"forced_eos_token_id": 2, "repetition_penalty": 0.8, "no_repeat_ngram_size": 3},
+    {"bad_words_ids": BAD, "eos_token_id": list(range(15, 60, 3))},
+]
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize("names", [*PAIRS, *WHOLE, ("gpt2",)], ids="-".join)
+def test_beams_by_all_settings(names: tuple[str, ...], early_stopping: Any) -> None:
+    """Beams, length penalty, how many outputs: all combinations, with all else in turn."""
+    settings = itertools.product([2, 4], [-1.5, 0.0, 1.0, 2.0], [False, True])
+    for (beams, length_penalty, all_of_them), extra in zip(settings, itertools.cycle(EXTRAS), strict=False):
+        if names == ("gpt2",) and any(key in extra for key in ALONE):
+            continue
+        options = {"num_beams": beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+        check(names, {**options, **extra, "num_return_sequences": beams if all_of_them else 1})
 
 
 #: where transformers counts a row's padding as text, ours does not; those are compared row by row below
@@ -289,5 +319,5 @@ def test_scores_of_tokens_add_up() -> None:
             assert sum(hypothesis.token_scores) == pytest.approx(hypothesis.score, abs=1e-5)
     from seq2seq_cli.errors import UsageError
 
-    with pytest.raises(UsageError, match="token_scores does not go with num_beams"):
+    with pytest.raises(UsageError, match="token_scores goes with greedy"):
         generate_ids(ours, ids, mask, token_scores=True, num_beams=2)

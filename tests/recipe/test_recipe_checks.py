@@ -175,13 +175,14 @@ def test_later_layers_win_and_imply() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["greedy", "beam", "sample", "summarize"])
+@pytest.mark.parametrize("name", ["greedy", "beam", "sample", "summarize", "diverse", "contrastive"])
 def test_shipped_presets_are_valid(name: str) -> None:
     assert load_preset(name)
 
 
 def test_unknown_preset() -> None:
     with pytest.raises(
-        UsageError, match=r"no preset named '\.\./x' · known: beam, greedy, sample, summarize"
+        UsageError,
+        match=r"no preset named '\.\./x' · known: beam, contrastive, diverse, greedy, sample, summarize",
     ):
         load_preset("../x")

@@ -1,0 +1,175 @@
+"""Constrained beam search (Post and Vilar 2018, with the candidates and banks of transformers 4): the output
+contains given phrases.
+
+Candidates of a step are the likeliest continuations and, of every beam, the tokens that take it on with a
+phrase. They are sorted into banks by how much of the phrases they contain, and the next beams taken in turn
+from the banks, the fullest first. A beam that lacks a phrase is not finished by eos. At the length limit, as
+in transformers, beams that lack one count as well where fewer than ``num_return_sequences`` lack none.
+
+As in transformers, phrases in the prompt count, too. Rows stop by the rules of ``groups``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seq2seq_cli.decoding.beam import (
+    FORBIDDEN,
+    FREE,
+    Beams,
+    Candidates,
+    best_of,
+    check_improvement,
+    context_of,
+    count_of,
+    ended,
+    extended,
+    finish,
+    hypotheses,
+    is_closed,
+    log_probabilities,
+    new_beams,
+)
+from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.phrases import Progress, start
+from seq2seq_cli.decoding.processors import Context, Processor
+from seq2seq_cli.decoding.stepper import Hypothesis, Steps
+
+
+def constrained_beam_search(
+    stepper: Steps,
+    scores: Tensor,
+    prompt: Tensor,
+    visible: Tensor | None,
+    *,
+    decoding: Decoding,
+    processors: Sequence[Processor],
+    limits: Tensor,
+) -> list[list[Hypothesis]]:
+    """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
+
+    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have.
+    """
+    batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
+    longest = int(limits.max())
+    state = new_beams(prompt, width=width, longest=longest)
+    shown = torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
+    nothing = start(decoding.force_words_ids)
+    progress = [
+        [nothing.add_all(row[mask].tolist())] * width for row, mask in zip(prompt, shown, strict=True)
+    ]
+    beams = state.rows.repeat_interleave(width)
+    stepper.select(beams)
+    scores = scores[beams]
+    results: list[list[Hypothesis]] = [[] for _ in range(batch)]
+    for step in range(longest):
+        context = context_of(state, prompt, visible, limits, step=step)
+        total = log_probabilities(scores, context, processors) + state.scores.view(-1, 1)
+        origins, progress = _advance(
+            state, total, progress, context, decoding, step=step, limits=limits[state.rows]
+        )
+        done = is_closed(state, decoding) | (limits[state.rows] <= step + 1)
+        for row in done.nonzero()[:, 0].tolist():
+            results[int(state.rows[row])] = hypotheses(state, row, decoding.num_return_sequences)
+        kept = (~done).nonzero()[:, 0]
+        if kept.numel() == 0:
+            break
+        moved = torch.arange(done.shape[0], device=device)[:, None] * width + origins
+        is_smaller = kept.shape[0] < done.shape[0]
+        stepper.select(moved[kept].flatten(), sources=kept if is_smaller else None)
+        if is_smaller:
+            state.select(kept)
+            progress = [progress[row] for row in kept.tolist()]
+        scores = stepper.step(state.tokens[:, :, step].flatten())
+    return results
+
+
+def _advance(
+    state: Beams,
+    total: Tensor,
+    progress: list[list[Progress]],
+    context: Context,
+    decoding: Decoding,
+    *,
+    step: int,
+    limits: Tensor,
+) -> tuple[Tensor, list[list[Progress]]]:
+    """One step of all rows by the sums ``total`` [B * W, V]; returns which beam each running beam came from
+    [B, W], and the ``progress`` of each."""
+    width = state.scores.shape[1]
+    likely = best_of(total, width, count_of(decoding, width))
+    values, origins, chosen = likely
+    tokens = extended(state, origins, chosen, step=step)
+    ends = ended(decoding, context, origins, tokens[:, :, : step + 1])
+    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
+    values = values.clamp(min=FORBIDDEN)
+    finish(state, values, tokens, ends & whole.gather(1, origins), decoding, step=step)
+    check_improvement(state, values[:, 0], decoding, step=step, limits=limits)
+    order = values.masked_fill(ends, FREE).topk(width, dim=1).indices
+    likeliest = tuple(each.gather(1, order) for each in likely)
+    running, progress = _by_banks(state, likeliest, total, progress, decoding, step=step)
+    state.scores, origins, chosen = running
+    state.tokens = extended(state, origins, chosen, step=step)
+    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
+    few = whole.sum(1) < decoding.num_return_sequences
+    last = (limits <= step + 1)[:, None] & (whole | few[:, None])
+    finish(state, state.scores.clamp(min=FORBIDDEN), state.tokens, last, decoding, step=step)
+    return origins, progress
+
+
+def _by_banks(
+    state: Beams,
+    likeliest: Sequence[Tensor],
+    total: Tensor,
+    progress: list[list[Progress]],
+    decoding: Decoding,
+    *,
+    step: int,
+) -> tuple[Candidates, list[list[Progress]]]:
+    """The running beams of the next step, from the ``likeliest`` continuations and all that lead on with a
+    phrase, and the progress of each."""
+    batch, width = state.scores.shape
+    longest = max(len(phrase) for alternatives in decoding.force_words_ids for phrase in alternatives)
+    kept: list[list[tuple[int, int]]] = []
+    behind: list[list[Progress]] = []
+    sums = total.view(batch, width, -1)
+    origins, chosen = likeliest[1].tolist(), likeliest[2].tolist()
+    for row, (beams, words) in enumerate(zip(origins, chosen, strict=True)):
+        texts = state.tokens[row, :, :step].tolist()
+        found = list(zip(beams, words, strict=True))
+        states = [progress[row][beam].add(word) for beam, word in found]
+        known = {(*texts[beam], word) for beam, word in found}
+        for beam, before in enumerate(progress[row]):
+            for word, after in before.steps():
+                text = (*texts[beam], word)
+                if text not in known:
+                    known.add(text)
+                    found.append((beam, word))
+                    states.append(after)
+        picked = list(range(width))
+        if len(found) > width:
+            place = torch.tensor(found, device=total.device)
+            values = sums[row, place[:, 0], place[:, 1]]
+            picked = _in_turn([each.bank(longest) for each in states], values)[:width]
+        kept.append([found[number] for number in picked])
+        # what a way on counts for is this step's affair: from here on, what stands counts
+        behind.append([progress[row][beam].add(word) for beam, word in kept[-1]])
+    place = torch.tensor(kept, device=total.device)  # [B, W, 2]
+    beams_of, words_of = place.unbind(2)
+    rows = torch.arange(batch, device=total.device)[:, None]
+    return (sums[rows, beams_of, words_of], beams_of, words_of), behind
+
+
+def _in_turn(banks: list[int], values: Tensor) -> list[int]:
+    """Numbers of candidates, the best of each bank first, then the second best of each, and so on. A bank is
+    worth a hundred units of log-probability; where a candidate is that unlikely, a new round begins."""
+    worth = torch.tensor(banks, device=values.device) * 100 + values
+    order = worth.sort(descending=True).indices.tolist()
+    rounds, before = list[int](), -1
+    for number in order:
+        rounds.append(rounds[-1] + 1 if rounds and banks[number] == before else 0)
+        before = banks[number]
+    return [order[place] for place in sorted(range(len(order)), key=lambda place: rounds[place])]

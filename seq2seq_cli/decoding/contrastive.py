@@ -1,0 +1,87 @@
+"""Contrastive search (Su et al. 2022, eq. 5): of the k likeliest tokens, the one that is likely and unlike
+what stands there already.
+
+A candidate's value is (1 - alpha) * its probability - alpha * the largest cosine between its last hidden
+state and those of the tokens before it (prompt and start id included, padding not). The candidates of a row
+are k rows of the decoder, as beams are, that go on from the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.processors import Context, Processor
+from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
+
+
+def contrastive_search(
+    stepper: Stepper,
+    scores: Tensor,
+    prompt: Tensor,
+    visible: Tensor | None,
+    *,
+    decoding: Decoding,
+    processors: Sequence[Processor],
+    limits: Tensor,
+) -> list[list[Hypothesis]]:
+    """One hypothesis of each prompt [B, P], with the mean log-probability of its tokens.
+
+    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have. Every one of them
+    takes a position of the decoder, the last one too, because candidates are read before they are chosen.
+    """
+    batch, device, longest = prompt.shape[0], prompt.device, int(limits.max())
+    width = min(decoding.top_k, scores.shape[-1])
+    rows = torch.arange(batch, device=device)
+    history, shown = prompt, torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
+    before = F.normalize(stepper.states, dim=-1)  # [B, L, D] of all tokens so far
+    written, lengths, sums = prompt.new_zeros(batch, longest), torch.zeros_like(rows), scores.new_zeros(batch)
+    stepper.select(rows.repeat_interleave(width))
+    for step in range(longest):
+        context = Context(
+            tokens=history,
+            visible=None if visible is None else shown,
+            rows=rows,
+            new_tokens=step,
+            limits=limits[rows],
+        )
+        for process in processors:
+            process(scores, context)
+        logs, candidates = scores.log_softmax(-1).topk(width, dim=-1)
+        states = stepper.look(candidates.flatten()).view(-1, width, before.shape[-1])
+        likeness = F.normalize(states, dim=-1) @ before.transpose(1, 2)  # [B, k, L]
+        likeness = likeness.masked_fill(~shown[:, None], -1.0).amax(-1)
+        alpha = decoding.penalty_alpha
+        merit = (1 - alpha) * logs.exp() - alpha * likeness
+        if decoding.language is not None:
+            # in transformers what is forbidden may win by being unlike the rest; no grammar allows that
+            merit = merit.masked_fill(logs.isinf(), -2.0)
+        winner = merit.argmax(-1, keepdim=True)
+        chosen = candidates.gather(1, winner)
+        written[rows, step] = chosen[:, 0]
+        lengths[rows] += 1
+        sums[rows] += logs.gather(1, winner)[:, 0]
+        history = torch.cat([history, chosen], dim=1)
+        shown = torch.cat([shown, shown.new_ones(shown.shape[0], 1)], dim=1)
+        done = is_any_of(chosen[:, 0], decoding.eos) | (limits[rows] <= step + 1)
+        if decoding.stop is not None:
+            done = done | decoding.stop.hits(history, shown)
+        kept = (~done).nonzero()[:, 0]
+        if kept.numel() == 0:
+            break
+        winner = winner[kept, 0]
+        is_smaller = kept.shape[0] < rows.shape[0]
+        stepper.select((kept * width + winner).repeat_interleave(width), sources=kept if is_smaller else None)
+        states = states[kept, winner]
+        before = torch.cat([before[kept], F.normalize(states, dim=-1)[:, None]], dim=1)
+        history, shown = history[kept], shown[kept]
+        rows, scores = rows[kept], stepper.scores(states)
+    means = sums / lengths.float() ** decoding.length_penalty
+    return [
+        [Hypothesis(ids=ids[:length], score=score)]
+        for ids, length, score in zip(written.tolist(), lengths.tolist(), means.tolist(), strict=True)
+    ]
