@@ -120,6 +120,15 @@ class TextGenerator:
             if value > 1:
                 remedy = f"--{name.replace('_', '-')} 1"
                 raise UsageError(f"--stream does not go with {name} {value}", where=self._name, remedy=remedy)
+        # one weighs whole candidates, the other takes back what it could not complete
+        for name, is_set in (
+            ("penalty_alpha", wanted.penalty_alpha > 0),
+            ("grammar", wanted.language is not None),
+        ):
+            if is_set:
+                raise UsageError(
+                    f"--stream does not go with {name}", where=self._name, remedy="leave one out"
+                )
         if not text.strip():
             return
         row = self._encode([text], [place])[0]

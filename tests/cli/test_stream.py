@@ -88,6 +88,13 @@ def test_beams_of_the_checkpoint_are_refused_too(pair_folder: Path) -> None:
         generator.stream("tea", print)
 
 
+def test_what_weighs_whole_candidates_is_refused(pair_folder: Path) -> None:
+    given = {"penalty_alpha": 0.6, "top_k": 4}
+    generator = make_generator(load_bundle(str(pair_folder)), recipe_options={}, given=given)
+    with pytest.raises(UsageError, match="--stream does not go with penalty_alpha"):
+        generator.stream("tea", print)
+
+
 def test_p1_a_reader_that_goes_away_ends_the_stream(pair_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "seq2seq_cli", "generate", "-q", "-m", str(pair_folder), "--stream"]
     reading, writing = os.pipe()
