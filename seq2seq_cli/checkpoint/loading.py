@@ -184,7 +184,7 @@ def check_tensors(
     missing = [name for name in wanted if name not in found and not may_be_fresh(name)]
     if missing:
         remedy = "the file holds fewer layers or other sizes than asked for; fresh weights: --random-decoder"
-        if all(name.startswith("head.") for name in missing):
+        if {name for name in wanted if name.startswith("head.")} == set(missing):
             remedy = "a bare encoder writes no text: join it to a decoder with s2s combine"
         findings.append(Finding(f"{len(missing)} parameters are missing: {_listed(missing)}", where, remedy))
     if unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,13 +32,15 @@ def _template(name: str) -> tuple[str, str]:
     return f"{name[: match.start()]}{{layer}}{name[match.end() :]}", match[0]
 
 
-def _head_keys(family: Family, *, tied: bool) -> dict[str, str]:
-    """Published head names -> ours. An untied head keeps its bias beside its own matrix."""
+def _head_keys(family: Family, *, tied: bool, held: Collection[str] | None = None) -> dict[str, str]:
+    """Published head names -> ours. An untied head keeps its bias beside its own matrix; files of 4.x, where
+    that bias is the tied head's under a second name, hold it under the first alone. ``held``: the names in a
+    file, when one is read."""
     keys = dict(family.head_keys)
     if tied:
         return {published: ours for published, ours in keys.items() if published not in family.tied}
     for published in family.tied:
-        if published.endswith(".bias"):
+        if published.endswith(".bias") and (held is None or published in held):
             keys = {theirs: ours for theirs, ours in keys.items() if ours != "head.bias"}
             keys[published] = "head.bias"
     return keys
@@ -51,7 +53,7 @@ def to_ours(
 
     config: the side's config.json; where it is silent, the published defaults hold.
     """
-    table = {**dict(family.keys), **_head_keys(family, tied=tied)}
+    table = {**dict(family.keys), **_head_keys(family, tied=tied, held=weights.keys())}
     bare: dict[str, Tensor] = {}
     ignored: dict[str, Tensor] = {}
     for name, tensor in weights.items():

@@ -217,3 +217,40 @@ def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert tiny.relative_error(ours(ids), model.float()(ids).logits) < 1e-5
+
+
+TWO_BIASES = [name for name, known in FAMILIES.items() if any(n.endswith(".bias") for n in known.tied)]
+
+
+@pytest.mark.parametrize("family", TWO_BIASES)
+def test_an_untied_head_of_4x_has_its_bias_under_the_other_name(family: str, tmp_path: Path) -> None:
+    """transformers 4 made the two biases one, and wrote it where the tied head's is."""
+    theirs = spec(family).model("masked_lm", **UNTIED)
+    theirs.save_pretrained(tmp_path)
+    (its,) = (name for name in FAMILIES[family].tied if name.endswith(".bias"))
+    weights = load_file(tmp_path / "model.safetensors")
+    weights[its.replace("decoder.bias", "bias")] = bias = weights.pop(its)
+    save_file(weights, tmp_path / "model.safetensors")
+    bundle = load_bundle(str(tmp_path), role="masked_lm")
+    ids = torch.arange(5, 14)[None]
+    with torch.no_grad():
+        assert tiny.relative_error(bundle.model(ids), theirs(ids).logits) < 1e-5
+    weights = {f"decoder.{name}": tensor for name, tensor in weights.items()}
+    weights |= {f"encoder.{name}": t for name, t in theirs.base_model.state_dict().items()}
+    config = json.loads((tmp_path / "config.json").read_text())
+    both = {"model_type": "encoder-decoder", "encoder": config, "decoder": config}
+    (tmp_path / "config.json").write_text(json.dumps(both))
+    save_file(weights, tmp_path / "model.safetensors")
+    side = load_bundle(str(tmp_path), role="decoder").model
+    assert torch.equal(dict(side.named_parameters())["head.bias"], bias)
+
+
+def test_a_head_that_lacks_its_bias_is_not_called_a_bare_encoder(tmp_path: Path) -> None:
+    model = spec("bert").model("decoder", **UNTIED)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.endswith("predictions.decoder.bias")}
+    save_file({n: t for n, t in kept.items() if n != "cls.predictions.bias"}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 parameters are missing: head\.bias") as caught:
+        load_bundle(str(tmp_path))
+    assert "bare encoder" not in str(caught.value)
