@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq_cli.combiner import Side, combine, split_settings
+from seq2seq_cli.combiner import Side, combine, combine_single, split_settings
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.model import EncoderDecoder, SpecialIds
@@ -301,6 +301,26 @@ def test_sharing_needs_one_checkpoint_and_one_tokenizer(tmp_path: Path) -> None:
     train_tokenizer("wordpiece", 50, ["other words"]).save(tmp_path / "b")
     with pytest.raises(UsageError, match="tokenizers differ"):
         combine(one, two, share="embeddings")
+
+
+# -- settings ----------------------------------------------------------------------------------------
+
+
+def test_fewer_layers_may_be_asked_for(tmp_path: Path) -> None:
+    """The others are reported as unused; a folder that says so by itself is refused."""
+    side = folder(tmp_path / "lm", "bert")
+    bundle = combine(side, side, settings={**IDS, "encoder_num_hidden_layers": 1})
+    assert bundle.model.encoder.config.num_layers == 1
+    assert bundle.model.decoder.config.num_layers == 2
+    assert "encoder.layers.1.self_attention.query.weight" in bundle.report.unused
+    assert not any(name.startswith("decoder.layers.") for name in bundle.report.unused)
+    whole = combine_single(side, settings={**IDS, "num_hidden_layers": 1})
+    assert "stack.layers.1.feedforward.inner.bias" in whole.report.unused
+    path = tmp_path / "lm" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 1}))
+    for settings in (IDS, {**IDS, "hidden_dropout_prob": 0.0, "layer_norm_eps": 1e-5}):
+        with pytest.raises(CheckpointError, match="16 unexpected parameters: "):
+            combine(side, side, settings=settings)
 
 
 @pytest.mark.parametrize("share", ["none", "embeddings", "all"])

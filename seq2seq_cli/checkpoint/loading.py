@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from seq2seq_cli.families.translate import Translated, to_ours
 from seq2seq_cli.model import Stack, StackConfig
 from seq2seq_cli.model.stack import initialise
 
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: how many names an error lists before it counts the rest
 _NAMED = 5
 #: options that may be 0, or absent, or a list or name: who uses them looks at them
@@ -84,14 +86,16 @@ def build_stack(
     published: Mapping[str, Any],
     where: str,
     may_be_fresh: Callable[[str], bool] = lambda name: False,
+    layers: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Stack, LoadReport]:
     """A stack with the file's weights under our parameter names.
 
     weights: published names (without the part's prefix); None = everything fresh. published: the
     config.json that ``config`` was translated from. A parameter that the
-    file lacks is fresh when ``may_be_fresh`` says so, else an error, as are unknown names, other shapes
-    and values that are not finite.
+    file lacks is fresh when ``may_be_fresh`` says so, else an error, as are unknown names, layers beyond
+    those of ``config`` (or beyond ``layers``, where fewer are built on purpose), other shapes and values
+    that are not finite.
     """
     stack = _outline(config, where)
     if weights is None:
@@ -112,7 +116,11 @@ def build_stack(
     except RuntimeError as error:  # a damaged tensor cannot be taken apart as the published one
         raise CheckpointError(f"unpublished shapes: {error}", where=where) from error
     found = {name: tensor for name, tensor in translated.weights.items() if name in wanted}
-    check_tensors(wanted, found, translated.unknown, where=where, may_be_fresh=may_be_fresh)
+    theirs = {id(tensor): name for name, tensor in outlines.items()}
+    beyond = [
+        theirs.get(id(translated.weights[name]), name) for name in _beyond(translated.weights, stack, layers)
+    ]
+    check_tensors(wanted, found, [*translated.unknown, *beyond], where=where, may_be_fresh=may_be_fresh)
     _check_memory(stack, where)
     numbers = _numbers(stored, outlines, found, translate)
     _check_finite(numbers, where=where)
@@ -124,6 +132,23 @@ def build_stack(
         unused={name: tensor.numel() for name, tensor in unused.items()},
     )
     return stack.eval(), report
+
+
+def stored_layers(config: StackConfig) -> int:
+    """How many layers a file of this stack has; one may stand at several depths."""
+    return max(config.layer_order or (config.num_layers - 1,)) + 1
+
+
+def _beyond(found: Iterable[str], stack: Stack, layers: int | None) -> list[str]:
+    """Names of what the stack would have if it had more layers, or its vocabulary more clusters."""
+    has = {name for name, _ in stack.named_parameters(remove_duplicate=False)}
+    left_out = {str(number) for number in range(layers or 0)}
+    numbers = {name: match[0] for name in found if name not in has and (match := _LAYER.search(name))}
+    return [
+        name
+        for name, number in numbers.items()
+        if number not in left_out and _LAYER.sub("0", name, count=1) in has
+    ]
 
 
 def _outline(config: StackConfig, where: str) -> Stack:

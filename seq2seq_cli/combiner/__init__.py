@@ -13,13 +13,11 @@ import torch
 
 from seq2seq_cli import __version__
 from seq2seq_cli.checkpoint.bundle import Bundle, join
-from seq2seq_cli.checkpoint.loading import build_stack, stack_config
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.saving import id_settings
-from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, open_side, split_settings, with_settings
+from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, build, open_side, split_settings, with_settings
 from seq2seq_cli.combiner.tokens import special_ids
-from seq2seq_cli.errors import CheckpointError, UsageError
-from seq2seq_cli.families import Role
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import PrefixModel, Share, SpecialIds, Stack
 from seq2seq_cli.model.resize import add_tokens
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -46,11 +44,13 @@ def combine(
     """
     opened = [open_side(side, name) for side, name in ((encoder, "encoder"), (decoder, "decoder"))]
     per_side = split_settings(settings or {}, opened[0].family, opened[1].family)
-    opened = [with_settings(half, extra) for half, extra in zip(opened, per_side[:2], strict=True)]
+    for number, name in enumerate(("encoder", "decoder")):
+        typed = {key: f"{name}_{key}" for key in per_side[number] if f"{name}_{key}" in (settings or {})}
+        opened[number] = with_settings(opened[number], per_side[number], typed)
     stacks, reports = [], []
     for number, (half, role) in enumerate(zip(opened, ("encoder", "cross_decoder"), strict=True)):
         generator = torch.Generator().manual_seed(3 * seed + number)
-        stack, report = _build(half, role, generator)  # type: ignore[arg-type]
+        stack, report = build(half, role, may_be_fresh=_may_be_fresh, generator=generator)  # type: ignore[arg-type]
         stacks.append(stack)
         reports.append(report)
     _check_share(share, opened, stacks)
@@ -90,7 +90,7 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
     opened = open_side(side, "decoder")  # of a folder with two sides, the one with a head
     opened = with_settings(opened, {k: v for k, v in (settings or {}).items() if k not in RESERVED})
     generator = torch.Generator().manual_seed(3 * seed)
-    stack, report = _build(opened, "decoder", generator)
+    stack, report = build(opened, "decoder", may_be_fresh=_may_be_fresh, generator=generator)
     ids, opened, grown = special_ids(own, opened, stack, generator=generator)
     report += LoadReport(fresh={name + _NEW_ROWS: size for name, size in grown.items()})
     report = report.prefixed("stack")
@@ -113,26 +113,6 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
         report=report,
         reference=f"{opened.origin} (single stack)",
     )
-
-
-def _build(half: Opened, role: Role, generator: torch.Generator) -> tuple[Stack, LoadReport]:
-    """A side as a stack that its tokenizer fits."""
-    stack, report = build_stack(
-        half.family,
-        stack_config(half.family, half.config, role, where=half.where),
-        half.weights,
-        published=half.config,
-        where=half.where,
-        may_be_fresh=_may_be_fresh,
-        generator=generator,
-    )
-    if half.tokenizer is not None and half.tokenizer.vocab_size > stack.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {half.tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
-            where=half.where,
-            remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
-        )
-    return stack, report
 
 
 def _may_be_fresh(name: str) -> bool:

@@ -1,19 +1,24 @@
-"""One side of a pair before it is built: where it comes from, its config with the settings for it."""
+"""One side of a pair: where it comes from, its config with the settings for it, its stack."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER
 from seq2seq_cli.checkpoint.files import read_config
 from seq2seq_cli.checkpoint.halves import is_encoder_decoder, open_half
+from seq2seq_cli.checkpoint.loading import build_stack, stack_config, stored_layers
 from seq2seq_cli.checkpoint.references import resolve
-from seq2seq_cli.errors import Finding, UsageError, nearest
-from seq2seq_cli.families import FAMILIES, Family, family_of
+from seq2seq_cli.checkpoint.report import LoadReport
+from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
+from seq2seq_cli.families import FAMILIES, Family, Role, family_of
+from seq2seq_cli.model import Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: settings of the combined model itself: never split into a prefix and a key of one side
@@ -40,10 +45,13 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A side that was found: ``weights`` None = everything fresh."""
+    """A side that was found: ``weights`` None = everything fresh. ``own`` is the folder's config.json before
+    anything was set (None: there is no folder), ``typed`` what the settings were called by who gave them."""
 
     family: Family
     config: dict[str, Any]
+    own: Mapping[str, Any] | None
+    typed: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, Tensor] | None
     tokenizer: Tokenizer | None
     where: str
@@ -63,6 +71,7 @@ def open_side(side: Side, name: str) -> Opened:
         half = Opened(
             family=family,
             config=config,
+            own=None,
             weights=None,
             tokenizer=side.tokenizer,
             where=f"{name} config",
@@ -76,12 +85,14 @@ def open_side(side: Side, name: str) -> Opened:
     family = family_of(found.config, where=found.where)
     target = name == "decoder" and is_encoder_decoder(read_config(folder))
     tokenizer = side.tokenizer or (Tokenizer.from_folder(folder / TARGET_TOKENIZER) if target else None)
-    config = {key: value for key, value in found.config.items() if key not in _FILE_KEYS}
+    own = {key: value for key, value in found.config.items() if key not in _FILE_KEYS}
+    config = dict(own)
     if side.random and side.tokenizer is not None:
         config |= _ids_of(side.tokenizer) | {"vocab_size": side.tokenizer.vocab_size}
     half = Opened(
         family=family,
         config={**family.options, **config},
+        own=own,
         weights=None if side.random else found.weights,
         tokenizer=tokenizer or Tokenizer.from_folder(folder),
         where=found.where,
@@ -90,9 +101,45 @@ def open_side(side: Side, name: str) -> Opened:
     return with_settings(half, side.settings)
 
 
-def with_settings(half: Opened, settings: Mapping[str, Any]) -> Opened:
-    """The side with some of its config.json overridden. UsageError for a key that its family lacks."""
-    return replace(half, config={**half.config, **_checked(settings, half.family, half.family.name)})
+def with_settings(
+    half: Opened, settings: Mapping[str, Any], typed: Mapping[str, str] | None = None
+) -> Opened:
+    """The side with some of its config.json overridden; ``typed`` is what the keys were called, where that
+    is not their own name. UsageError for a key that its family lacks."""
+    checked = _checked(settings, half.family, half.family.name)
+    names = {key: (typed or {}).get(key, key) for key in settings}
+    return replace(half, config={**half.config, **checked}, typed={**half.typed, **names})
+
+
+def build(
+    half: Opened, role: Role, *, may_be_fresh: Callable[[str], bool], generator: torch.Generator
+) -> tuple[Stack, LoadReport]:
+    """A side as a stack that its tokenizer fits, with the weights it has.
+
+    CheckpointError for a folder that does not do. Layers that a setting leaves out are unused.
+    """
+    stored = None
+    if half.own is not None and half.typed:
+        with suppress(CheckpointError):  # what is set may be what mends it
+            stored = stored_layers(stack_config(half.family, half.own, role, where=half.where))
+    config = stack_config(half.family, half.config, role, where=half.where)
+    stack, report = build_stack(
+        half.family,
+        config,
+        half.weights,
+        published=half.config,
+        where=half.where,
+        may_be_fresh=may_be_fresh,
+        layers=stored,
+        generator=generator,
+    )
+    if half.tokenizer is not None and half.tokenizer.vocab_size > stack.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {half.tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
+            where=half.where,
+            remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
+        )
+    return stack, report
 
 
 def _checked(settings: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:

@@ -17,9 +17,10 @@ from seq2seq_cli.checkpoint.bundle import (
 )
 from seq2seq_cli.checkpoint.files import read_config, read_json
 from seq2seq_cli.checkpoint.halves import is_encoder_decoder, is_single_stack, open_half
-from seq2seq_cli.checkpoint.loading import build_stack, full_config, stack_config
+from seq2seq_cli.checkpoint.loading import full_config
 from seq2seq_cli.checkpoint.references import Source, resolve
 from seq2seq_cli.combiner import Side, combine, combine_single
+from seq2seq_cli.combiner.sides import Opened, build
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role
 from seq2seq_cli.families import family_of as family_by_config
@@ -163,22 +164,19 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
         raise UsageError("a stack from scratch needs a tokenizer", where=where)
     if weights is None and side.tokenizer is not None:
         config["vocab_size"] = tokenizer.vocab_size
-    config |= {**side.config, **side.settings}
-    stack, report = build_stack(
-        family,
-        stack_config(family, config, role, where=where),
-        weights,
-        published=config,
+    half = Opened(
+        family=family,
+        config={**config, **side.config, **side.settings},
+        own=None if side.reference is None else dict(config),
+        typed={key: key for key in side.settings},
+        weights=weights,
+        tokenizer=tokenizer,
         where=where,
-        may_be_fresh=lambda name: name.startswith("head."),
-        generator=torch.Generator().manual_seed(seed),
+        origin=side.reference or f"{family.name} from scratch",
     )
-    if tokenizer.vocab_size > stack.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
-            where=where,
-            remedy="use the checkpoint's own tokenizer, or fresh weights",
-        )
+    generator = torch.Generator().manual_seed(seed)
+    stack, report = build(half, role, may_be_fresh=lambda name: name.startswith("head."), generator=generator)
+    config, origin = half.config, half.origin
     replaced = side.tokenizer is not None
     stack.special_ids = _ids(config, tokenizer, stack.config.vocab_size, replaced=replaced, where=where)
     stack.generation = generation_defaults({}, generation)
@@ -188,7 +186,6 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
     config |= {"is_decoder": role == "decoder"}
     if role == "masked_lm" and "mask_token_id" in family.options:
         config["mask_token_id"] = tokenizer.mask_id  # what it will be trained with
-    origin = side.reference or f"{family.name} from scratch"
     config["s2s"] = {
         "version": __version__,
         "origin": origin,

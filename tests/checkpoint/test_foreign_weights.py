@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import sys
 import zipfile
@@ -514,6 +515,23 @@ def test_m7_damage_is_named_and_counted_in_every_family(family: str, tmp_path: P
     assert "shape" in refusal(short)
     save_file(whole, path)
     assert seq2seq_cli.load(tmp_path, role=role).report.loaded == report.loaded
+
+
+@pytest.mark.parametrize("number", ["7", "01", "9" * 40])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_m7_layers_beyond_config_are_named_and_counted(family: str, number: str, tmp_path: Path) -> None:
+    """A file that holds more than its config.json says is not the model that config.json describes."""
+    role = "decoder" if "decoder" in spec(family).roles else "encoder"
+    spec(family).publish("", role, tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    layer = r"(?<=[.])[01](?=[.](?!\d|weight$|bias$))"
+    last = next(name for name in reversed(whole) if re.search(layer, name))
+    strange = re.sub(layer, number, last, count=1)
+    save_file(whole | {strange: whole[last].clone()}, file)
+    with pytest.raises(CheckpointError, match=r"\d unexpected parameters: ") as refusal:
+        seq2seq_cli.load(tmp_path, role=role)
+    assert f".{number}." in str(refusal.value)
 
 
 def test_matrices_stored_turned_round_are_views_and_fused_ones_are_taken_apart(tmp_path: Path) -> None:
