@@ -125,15 +125,18 @@ def _refuse_full(output: Path, overwrite: bool) -> None:
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs with YAML scalars as values."""
-    from seq2seq_cli.recipe.yaml12 import scalar
+    """KEY=VALUE pairs with values in YAML: numbers, words, [lists] and {mappings: 1}."""
+    from seq2seq_cli.recipe.yaml12 import parse
 
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{pair!r} is not KEY=VALUE", where="--set", remedy="as decoder_n_layer=4")
-        settings[key.strip().replace("-", "_")] = scalar(value)
+        document = parse(value, f"--set {pair}", positions=False)
+        if document.problems:
+            raise UsageError(findings=[finding for _, finding in document.problems])
+        settings[key.strip().replace("-", "_")] = document.value
     return settings
 
 
