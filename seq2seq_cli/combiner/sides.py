@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from seq2seq_cli.checkpoint.halves import is_encoder_decoder, open_half
 from seq2seq_cli.checkpoint.loading import build_stack, stack_config, stored_layers
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.checkpoint.report import LoadReport
+from seq2seq_cli.checkpoint.strict_json import shown
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role, family_of
 from seq2seq_cli.model import Stack
@@ -116,13 +118,20 @@ def build(
 ) -> tuple[Stack, LoadReport]:
     """A side as a stack that its tokenizer fits, with the weights it has.
 
-    CheckpointError for a folder that does not do. Layers that a setting leaves out are unused.
+    CheckpointError for a folder that does not do; UsageError where its own config.json would, and a setting
+    is to blame, or where there is no folder.
     """
-    stored = None
+    given, stored = half.own is None, None
     if half.own is not None and half.typed:
         with suppress(CheckpointError):  # what is set may be what mends it
             stored = stored_layers(stack_config(half.family, half.own, role, where=half.where))
-    config = stack_config(half.family, half.config, role, where=half.where)
+            given = True
+    try:
+        config = stack_config(half.family, half.config, role, where=half.where)
+    except CheckpointError as error:
+        if not given:
+            raise
+        raise UsageError(findings=[_blamed(finding, half) for finding in error.findings]) from None
     stack, report = build_stack(
         half.family,
         config,
@@ -140,6 +149,13 @@ def build(
             remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
         )
     return stack, report
+
+
+def _blamed(finding: Finding, half: Opened) -> Finding:
+    """The finding with the settings that it is about in place of the folder's file."""
+    about = [key for key in half.typed if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", finding.what)]
+    named = ", ".join(f"{half.typed[key]}={shown(half.config[key])}" for key in about or half.typed)
+    return replace(finding, where=named or half.where)
 
 
 def _checked(settings: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from tests import tiny
 from tests.cli.conftest import Run
+from tests.families.spec import spec
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,26 @@ def test_settings_reach_the_side_they_name(s2s: Run, halves: tuple[Path, Path], 
     assert not bundle.is_trained
 
 
+def test_settings_may_be_lists_and_mappings(s2s: Run, halves: tuple[Path, Path], tmp_path: Path) -> None:
+    spec("transfo-xl").publish("", "decoder", tmp_path / "txl")
+    tiny.save_language_model("xlm", tmp_path / "xlm")
+    ids = ("--set", "decoder_start_token_id=1", "--set", "eos_token_id=2", "--set", "pad_token_id=0")
+    fresh = (*ids, "--random-decoder", "-o", "pair", "--overwrite")
+    for written, cutoffs in (("[10, 30]", [10, 30]), ("[]", []), ("[7]", [7])):
+        done = s2s("combine", halves[0], "txl", *fresh, "--set", f"decoder_cutoffs={written}")
+        assert done.returncode == 0, done.stderr
+        decoder = load_bundle(str(tmp_path / "pair")).decoder.config
+        assert decoder.embedding.adaptive is not None
+        assert decoder.embedding.adaptive.cutoffs == tuple(cutoffs)
+    languages = ("--set", "decoder_lang2id={en: 0, fr: 1}", "--set", "decoder_n_langs=2")
+    done = s2s("combine", halves[0], "xlm", *fresh, *languages, "--set", "decoder_language=fr")
+    assert done.returncode == 0, done.stderr
+    assert load_bundle(str(tmp_path / "pair")).decoder.config.embedding.language == 1
+    done = s2s("combine", *halves, "-o", "other", "--set", "decoder_n_head=[1")
+    assert done.returncode == 2
+    assert b"--set decoder_n_head=[1" in done.stderr
+
+
 def test_nothing_is_overwritten_unasked(s2s: Run, halves: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "pair").mkdir()
     (tmp_path / "pair/notes.txt").write_text("mine")
@@ -75,7 +97,7 @@ def test_nothing_is_overwritten_unasked(s2s: Run, halves: tuple[Path, Path], tmp
         (("--set", "decoder_n_layer"), 2, b"KEY=VALUE"),
         (("--set", "decoder_start_token_id=999"), 2, b"decoder_start_token_id"),
         (("--set", "decoder_n_layer=3"), 4, b"missing"),
-        (("--set", "encoder_num_attention_heads=5"), 4, b"num_attention_heads"),
+        (("--set", "encoder_num_attention_heads=5"), 2, "· encoder_num_attention_heads=5\n".encode()),
         (("--share", "all"), 2, b"--share"),
         (("--share", "some"), 2, b"--share"),
         (("--recipe", "missing.yaml"), 2, b"--recipe"),
@@ -89,6 +111,43 @@ def test_wrong_combinations_get_one_line_each(
     assert says in done.stderr
     assert b"Traceback" not in done.stderr
     assert not (tmp_path / "pair").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("decoder_attn_pdrop=2", "decoder_attn_pdrop=2"),
+        ("decoder_n_layer=0", "decoder_n_layer=0"),
+        ("decoder-activation-function=foo", "decoder_activation_function='foo'"),
+        ("decoder_n_head=3", "decoder_n_head=3"),
+        ("decoder_bidirectional=true", "decoder_bidirectional=True"),
+        ("decoder_n_head={a: 1}", "decoder_n_head={'a': 1}"),
+        ("encoder_layer_norm_eps=-1", "encoder_layer_norm_eps=-1"),
+        ("vocab_size=[5]", "vocab_size=[5]"),
+    ],
+)
+@pytest.mark.parametrize("random", [(), ("--random-encoder", "--random-decoder")])
+def test_a_bad_setting_is_blamed_under_the_name_it_was_given(
+    s2s: Run, halves: tuple[Path, Path], setting: str, named: str, random: tuple[str, ...]
+) -> None:
+    done = s2s("combine", *halves, "-o", "pair", "--set", setting, *random)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr.decode()
+    assert "config.json" not in done.stderr.decode()
+
+
+def test_a_folder_that_is_wrong_itself_is_blamed_beside_settings(
+    s2s: Run, halves: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "wrong"
+    shutil.copytree(halves[1], folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "n_head": 5}))
+    done = s2s("combine", halves[0], folder, "-o", "pair", "--set", "decoder_attn_pdrop=0.2")
+    assert done.returncode == 4
+    assert b"wrong/config.json" in done.stderr
+    mended = ("--set", "decoder_n_head=4", "--set", "decoder_attn_pdrop=0.2")
+    assert s2s("combine", halves[0], folder, "-o", "pair", *mended).returncode == 0
 
 
 def test_a_decoder_without_ids_is_refused_by_name(s2s: Run, halves: tuple[Path, Path]) -> None:
