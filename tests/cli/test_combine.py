@@ -64,7 +64,8 @@ def test_settings_may_be_lists_and_mappings(s2s: Run, halves: tuple[Path, Path],
     ids = ("--set", "decoder_start_token_id=1", "--set", "eos_token_id=2", "--set", "pad_token_id=0")
     fresh = (*ids, "--random-decoder", "-o", "pair", "--overwrite")
     for written, cutoffs in (("[10, 30]", [10, 30]), ("[]", []), ("[7]", [7])):
-        done = s2s("combine", halves[0], "txl", *fresh, "--set", f"decoder_cutoffs={written}")
+        clusters = ("--set", f"decoder_cutoffs={written}", "--set", "decoder_tie_projs=[]")
+        done = s2s("combine", halves[0], "txl", *fresh, *clusters)
         assert done.returncode == 0, done.stderr
         decoder = load_bundle(str(tmp_path / "pair")).decoder.config
         assert decoder.embedding.adaptive is not None
