@@ -20,6 +20,7 @@ from tokenizers import AddedToken
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text import unigram, words
 from seq2seq_cli.text.files import read_json, regular_file
+from seq2seq_cli.text.growth import check_growth
 from seq2seq_cli.text.parts import Parts
 from seq2seq_cli.text.pipelines import BUILDERS, finish
 from seq2seq_cli.text.special_tokens import (
@@ -53,6 +54,8 @@ def read_folder(folder: Path) -> Found | None:
     Raises :class:`CheckpointError` that names the file.
     """
     published = read_json(folder / "tokenizer.json")
+    if published is not None:
+        check_growth(published, folder / "tokenizer.json")
     config = read_json(folder / "tokenizer_config.json") or {}
     found = _family(folder, config, published)
     if found is None:

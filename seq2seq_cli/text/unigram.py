@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.text.growth import check_charsmap
 from seq2seq_cli.text.parts import Parts
 from seq2seq_cli.text.sentencepiece_model import Kind, read_sentencepiece
 from seq2seq_cli.text.tokenizer import rust_errors
@@ -116,13 +117,16 @@ def _template(single: str, rest: str, *special: tuple[str, int]) -> processors.T
 def _source(family: str, parts: Parts) -> _Source:
     if parts.published is not None:
         return _Source(
-            pieces=parts.scored_pieces(), unk_id=None, charsmap=_checked(parts.charsmap(), parts), special=[]
+            pieces=parts.scored_pieces(),
+            unk_id=None,
+            charsmap=_checked(family, parts.charsmap(), parts),
+            special=[],
         )
     model = read_sentencepiece(parts.required(MODEL_FILES[family]))
     return _Source(
         pieces=[(piece, score) for piece, score, _ in model.pieces],
         unk_id=model.unk_id,
-        charsmap=_checked(model.charsmap, parts),
+        charsmap=_checked(family, model.charsmap, parts),
         special=[
             AddedToken(piece, normalized=False, special=kind == Kind.CONTROL)
             for piece, _, kind in model.pieces
@@ -131,10 +135,12 @@ def _source(family: str, parts: Parts) -> _Source:
     )
 
 
-def _checked(charsmap: bytes | None, parts: Parts) -> bytes | None:
+def _checked(family: str, charsmap: bytes | None, parts: Parts) -> bytes | None:
     """The compiled rules begin with the size of their first part, which must lie within them."""
     if charsmap is not None and not 4 <= int.from_bytes(charsmap[:4], "little") + 4 <= len(charsmap):
         raise CheckpointError("the compiled rules of normalisation are damaged", where=str(parts.folder))
+    if charsmap is not None and parts.published is None:  # those of a tokenizer.json have been looked at
+        check_charsmap(charsmap, parts.folder / MODEL_FILES[family])
     return charsmap
 
 
