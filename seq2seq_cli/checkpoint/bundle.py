@@ -135,6 +135,7 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
     source = Tokenizer.from_folder(folder)
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER) if is_pair(config) else None
     tokenizer = source if side == "encoder" else target or source
+    _check_fit((tokenizer, stack))
     return Bundle(
         model=stack,
         config=half.config,
@@ -180,6 +181,7 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER)
     if target is None and config.get("s2s", {}).get("same_tokenizer", True):
         target = source
+    _check_fit((source, encoder), (target, decoder))
     return Bundle(
         model=model,
         config=config,
@@ -223,14 +225,23 @@ def _load_whole(folder: Path, whole: Whole, config: dict[str, Any], reference: s
     # without a generation_config.json the family's published defaults are how it wants to be decoded
     model.generation = generation_defaults(options if generation is None else config, generation or {})
     source = Tokenizer.from_folder(folder)
+    target = Tokenizer.from_folder(folder / TARGET_TOKENIZER) or source
+    _check_fit((source, encoder), (target, decoder))
     return Bundle(
         model=model,
         config=config,
         source_tokenizer=source,
-        target_tokenizer=Tokenizer.from_folder(folder / TARGET_TOKENIZER) or source,
+        target_tokenizer=target,
         report=encoder_report.prefixed("encoder") + decoder_report.prefixed("decoder") + joined,
         reference=reference,
     )
+
+
+def _check_fit(*pairs: tuple[Tokenizer | None, Stack]) -> None:
+    """Refuse tokenizers with ids that the stack beside them lacks."""
+    for tokenizer, stack in pairs:
+        if tokenizer is not None:
+            tokenizer.check_fits(stack.config.vocab_size)
 
 
 def _build(half: Half, role: Role, *, adds_to_logits: bool = False) -> tuple[Stack, LoadReport]:

@@ -142,12 +142,8 @@ def build(
         layers=stored,
         generator=generator,
     )
-    if half.tokenizer is not None and half.tokenizer.vocab_size > stack.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {half.tokenizer.vocab_size} entries, the model {stack.config.vocab_size}",
-            where=half.where,
-            remedy="use the checkpoint's own tokenizer, or fresh weights with its vocab_size",
-        )
+    if half.tokenizer is not None:
+        half.tokenizer.check_fits(stack.config.vocab_size)
     return stack, report
 
 

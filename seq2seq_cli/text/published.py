@@ -39,13 +39,15 @@ _NEVER_KEPT = ("auto_map", "name_or_path", "chat_template", "add_bos_token", "ad
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A folder's tokenizer: the backend, the configuration to keep, the rule of a family over words, and
-    whether the folder brings regular expressions of its own."""
+    """A folder's tokenizer: the backend, the configuration to keep, the rule of a family over words,
+    whether the folder brings regular expressions of its own, and the files of its vocabulary and of its added
+    tokens."""
 
     backend: tokenizers.Tokenizer
     config: dict[str, object]
     words: Words | None
     has_patterns: bool
+    files: tuple[str, str]
 
 
 def read_folder(folder: Path) -> Found | None:
@@ -107,7 +109,20 @@ def read_folder(folder: Path) -> Found | None:
         config={**kept, **{name: str(token) for name, token in tokens.items()}},
         words=rule,
         has_patterns=family == "generic" and _has_patterns(published),
+        files=_files(parts, family, is_rule=rule is not None),
     )
+
+
+def _files(parts: Parts, family: str, *, is_rule: bool) -> tuple[str, str]:
+    """Where the vocabulary and the added tokens are read."""
+    vocabulary = parts.json_file
+    if is_rule or parts.published is None:
+        names = _FILES_OF_FAMILY[family]
+        vocabulary = next(parts.folder / name for name in names if (parts.folder / name).is_file())
+    added = parts.json_file if parts.published is not None else parts.folder / "added_tokens.json"
+    if "added_tokens_decoder" in parts.config or not added.is_file():
+        added = parts.config_file
+    return str(vocabulary), str(added)
 
 
 def _has_patterns(published: Mapping[str, Any] | None) -> bool:

@@ -73,7 +73,7 @@ class Tokenizer:
     (``pad_token``, ...), the class name and the settings of that class. ``where`` names the origin
     in messages. ``words`` is the rule of a family that no pipeline can say; ``backend`` then only knows
     the tokens and their ids. With ``has_patterns`` the backend has regular expressions that nobody checked,
-    and gets a time limit.
+    and gets a time limit. ``files`` are where (the vocabulary, the added tokens) were read.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Tokenizer:
         where: str = "tokenizer",
         words: Words | None = None,
         has_patterns: bool = False,
+        files: tuple[str, str] | None = None,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -93,6 +94,7 @@ class Tokenizer:
         self._where = where
         self._words = words
         self._has_patterns = has_patterns
+        self._files = files or (where, where)
         self.kind: str = words.kind if words is not None else type(backend.model).__name__.lower()
 
     @classmethod
@@ -115,6 +117,7 @@ class Tokenizer:
             where=str(folder),
             words=found.words,
             has_patterns=found.has_patterns,
+            files=found.files,
         )
 
     # -- special ids ---------------------------------------------------------------------------------------
@@ -166,7 +169,28 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """The largest id and one, added tokens included: the rows that an embedding needs."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return self._last[0] + 1
+
+    @cached_property
+    def _last(self) -> tuple[int, str]:
+        """The largest id of a token and its text; -1 without tokens."""
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        last = max(vocab, key=vocab.__getitem__, default="")
+        return vocab.get(last, -1), last
+
+    def check_fits(self, rows: int) -> None:
+        """CheckpointError for a token, or a template, with an id that a model of ``rows`` tokens lacks."""
+        number, token = self._last
+        where = self._files[number in self._backend.get_added_tokens_decoder()]
+        beyond = max(_template_ids(self._backend), default=-1)
+        if beyond > number:
+            number, token, where = beyond, "the template of special tokens", self._files[0]
+        if number >= rows:
+            raise CheckpointError(
+                f"the tokenizer has the id {number} ({token[:40]}), and the model has {rows} tokens",
+                where=where,
+                remedy="use the tokenizer that the model was trained with",
+            )
 
     @cached_property
     def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -323,6 +347,17 @@ class Tokenizer:
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         for name, content in {**files, "tokenizer_config.json": text + "\n"}.items():
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def _template_ids(backend: tokenizers.Tokenizer) -> Iterator[int]:
+    """Every id that the post-processor may put around a text; it need not be one of the vocabulary."""
+    steps = [] if backend.post_processor is None else [json.loads(backend.post_processor.__getstate__())]
+    for step in steps:
+        steps += step.get("processors", [])
+        for name in ("cls", "sep"):
+            yield from step.get(name, [])[1:]
+        for special in step.get("special_tokens", {}).values():
+            yield from special["ids"]
 
 
 def _described(token: AddedToken) -> dict[str, object]:

@@ -133,8 +133,9 @@ def test_shards_and_their_index(pair_folder: Path, tmp_path: Path, monkeypatch: 
     )
 
 
-def test_tokenizers_of_both_sides(pair_folder: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(str(pair_folder))
+def test_tokenizers_of_both_sides(tmp_path: Path) -> None:
+    tiny.pair("bert", "gpt2", decoder_changes={"vocab_size": 300}).save_pretrained(tmp_path / "pair")
+    bundle = load_bundle(str(tmp_path / "pair"))
     assert bundle.source_tokenizer is None
     assert bundle.target_tokenizer is None
     bundle.source_tokenizer = train_tokenizer("wordpiece", 60, TEXTS)
