@@ -103,6 +103,7 @@ def _run(
     source: tuple[Tensor, Tensor | None],
     prefixes: Sequence[Sequence[int]] | None,
 ) -> list[list[Hypothesis]]:
+    _check_input(model, ids, mask)
     refuse_unspelled(decoding)
     vocab_size = (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size
     check_ids(decoding, vocab_size)
@@ -194,6 +195,24 @@ def _search(
     return None
 
 
+def _check_input(model: Seq2Seq | Stack, ids: Tensor, mask: Tensor | None) -> None:
+    """UsageError for ids [B, L] that the model lacks, and for sources with more tokens than positions."""
+    reader = model.encoder if isinstance(model, Seq2Seq) else model
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < reader.config.vocab_size:
+        wrong = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
+        raise UsageError(
+            f"the token id {wrong} is not one of the model's {reader.config.vocab_size}",
+            remedy="use its own tokenizer; what stands at padding must be an id, too",
+        )
+    longest = ids.shape[1] if mask is None else int(mask.sum(1).max())
+    most = reader.config.max_positions
+    if isinstance(model, Seq2Seq) and reader.position_embedding is not None and longest > most:
+        raise UsageError(
+            f"a source of {longest} tokens is longer than the {most} that the model takes",
+            remedy="shorten it",
+        )
+
+
 def _limits(
     decoder: Stack, prompt: Tensor, visible: Tensor | None, decoding: Decoding, *, past: Tensor | None
 ) -> Tensor:
@@ -209,8 +228,9 @@ def _limits(
     if past is not None:  # places that the source [B] takes up in the stack that writes
         room = room - past
     if int(room.min()) < 1:
+        read = lengths if past is None else lengths + past
         raise UsageError(
-            f"a prompt of {int(lengths.max())} tokens leaves no room in the model's "
+            f"a prompt of {int(read.max())} tokens leaves no room in the model's "
             f"{decoder.config.max_positions} positions",
             remedy="shorten it",
         )

@@ -14,6 +14,7 @@ from seq2seq_cli.model.config import (
     StackConfig,
 )
 from seq2seq_cli.model.encoder_decoder import EncoderDecoder
+from seq2seq_cli.model.errors import InputError
 from seq2seq_cli.model.prefix import PrefixModel
 from seq2seq_cli.model.stack import Encoded, Stack
 
@@ -28,6 +29,7 @@ __all__ = [
     "EncoderDecoderConfig",
     "FinalNormConfig",
     "HeadConfig",
+    "InputError",
     "KVCache",
     "OpenPlace",
     "PrefixModel",

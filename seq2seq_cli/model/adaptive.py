@@ -45,10 +45,12 @@ class AdaptiveEmbedding(nn.Module):
         self.hidden_size = hidden
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] -> [..., D]."""
+        """[...] -> [..., D]. IndexError for ids beyond the last cluster, as of a plain table."""
         if len(self.tables) == 1:
             return self._cluster(0, ids)
         flat = ids.flatten()
+        if bool(((flat < 0) | (flat >= self.bounds[-1][1])).any()):
+            raise IndexError("an id is in no cluster")
         weight: Tensor = self.projections[0].weight  # type: ignore[assignment]
         vectors = weight.new_zeros(flat.shape[0], self.hidden_size)
         # clusters that do not occur take part as well, so that training gives every parameter a gradient

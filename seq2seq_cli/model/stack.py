@@ -14,6 +14,7 @@ from seq2seq_cli.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from seq2seq_cli.model.attention import hidden_from, source_mask
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import OpenPlace, SpecialIds, StackConfig
+from seq2seq_cli.model.errors import InputError
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import Layer, make_norm
 from seq2seq_cli.model.lengths import by_length, pays
@@ -116,8 +117,11 @@ class Stack(nn.Module):
     ) -> Tensor:
         """ids [B, L] -> [B, L, D]. Positions count visible tokens, so padding on either side changes
         nothing; ``seen`` [B, 1] (or one number) tokens came before, in a cache. ``place``: what the last
-        one is."""
-        x: Tensor = self.embedding(ids)
+        one is. InputError for ids that the vocabulary lacks and for more tokens than positions."""
+        try:
+            x: Tensor = self.embedding(ids)
+        except IndexError:
+            raise InputError(f"token ids must be from 0 to {self.config.vocab_size - 1}") from None
         if place is not None and place.token is None:
             assert self.mask_embedding is not None
             x = torch.cat([x[:, :-1], self.mask_embedding.expand(x.shape[0], -1, -1)], dim=1)
@@ -143,7 +147,11 @@ class Stack(nn.Module):
             places = (mask.long().cumsum(1) - 1).clamp(min=0) + seen
         if self.position_embedding is None:
             return sinusoids(places, self.config.embedding.size or self.config.hidden_size)
-        looked_up: Tensor = self.position_embedding(places + self.config.embedding.position_offset)
+        try:
+            looked_up: Tensor = self.position_embedding(places + self.config.embedding.position_offset)
+        except IndexError:
+            limit = self.config.max_positions
+            raise InputError(f"{int(places.max()) + 1} tokens are more than the {limit} positions") from None
         return looked_up
 
     def states(
