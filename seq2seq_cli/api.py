@@ -15,7 +15,7 @@ from seq2seq_cli.combiner import combine as _combine
 from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
 from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.engine import TextGenerator
-from seq2seq_cli.errors import CheckpointError, DataError, UsageError
+from seq2seq_cli.errors import CheckpointError, DataError, S2SError, UsageError
 from seq2seq_cli.model import PrefixModel, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -62,10 +62,7 @@ class Pair:
         try:
             save_bundle(self.bundle, Path(folder), overwrite=overwrite)
         except UsageError as error:
-            error.findings = tuple(
-                replace(each, remedy=each.remedy.replace("--overwrite", "overwrite=True"))
-                for each in error.findings
-            )
+            _reword(error, "--overwrite", "overwrite=True")
             raise
 
     def generate(
@@ -95,7 +92,11 @@ class Pair:
             batch_tokens=batch_tokens,
             truncate=truncate,
         )
-        return [list(output.texts) for output in generator.texts(texts, prefixes=prefixes)]
+        try:
+            return [list(output.texts) for output in generator.texts(texts, prefixes=prefixes)]
+        except DataError as error:
+            _reword(error, "--truncation truncate", "truncate=True")
+            raise
 
     def attention(self, source: str, target: str | Sequence[int]) -> Alignment:
         """How much each token of a target saw of each token of its source, in every layer and head.
@@ -125,6 +126,13 @@ class Pair:
             what = f"a source of {lengths[0]} tokens and a target of {lengths[1]}"
             raise DataError(f"{what}: the model takes 1 to {limits[0]} and 1 to {limits[1]}")
         return align(model, read, said, start=ids.start, source_tokenizer=left, target_tokenizer=right)
+
+
+def _reword(error: S2SError, flag: str, keyword: str) -> None:
+    """Advise a keyword where the command line would advise a flag."""
+    error.findings = tuple(
+        replace(each, remedy=each.remedy.replace(flag, keyword)) for each in error.findings
+    )
 
 
 def load(reference: str | Path, *, role: Literal["encoder", "decoder"] | None = None) -> Pair:

@@ -43,7 +43,7 @@ TARGET_TOKENIZER = "decoder_tokenizer"
 _PROJECTION = "enc_to_dec_proj."
 _ID_KEYS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 #: decoding settings that files from before generation_config.json keep in config.json
-_OLD_GENERATION_KEYS = (
+OLD_GENERATION_KEYS = (
     *("max_length", "min_length", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size"),
     *("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_return_sequences"),
     *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids"),
@@ -323,14 +323,17 @@ def special_ids(
 
 def generation_defaults(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, object]:
     """How the checkpoint wants to be decoded: generation_config.json, and what an old config.json says."""
-    old = {key: config[key] for key in _OLD_GENERATION_KEYS if key in config}
+    old = {key: config[key] for key in OLD_GENERATION_KEYS if key in config}
     return {key: value for key, value in {**old, **generation}.items() if key not in _ID_KEYS}
 
 
 def warn_if_untrained(bundle: Bundle) -> None:
     """Say so when a pair was combined but never fine-tuned: its cross-attention is random."""
     if not bundle.is_trained:
+        fresh = "its fresh parameters are random and so is its output"
+        if not bundle.config["s2s"].get("fresh", True):
+            fresh = "nothing in it is fresh, but it never learned to write a target for a source"
         console.warn(
-            f"{bundle.reference or 'this model'} was combined but never fine-tuned: its fresh parameters are "
-            "random and so is its output · run s2s finetune first"
+            f"{bundle.reference or 'this model'} was combined but never fine-tuned: {fresh} · run s2s "
+            "finetune first"
         )

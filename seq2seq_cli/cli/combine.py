@@ -88,7 +88,10 @@ def combine(
         print(json.dumps({**report, "output": str(output)}, indent=2))
     else:
         _print(report)
-        console.say(f"wrote {output} · next: s2s finetune RECIPE with encoder-decoder {output}")
+        objective = " and training: {objective: prefix_lm}" if single_stack else ""
+        console.say(
+            f"wrote {output} · next: s2s finetune RECIPE, with model: {{encoder: {output}}}{objective}"
+        )
 
 
 def _default_name(encoder: str | None, decoder: str | None, single_stack: bool) -> str:

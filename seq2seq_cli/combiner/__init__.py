@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from seq2seq_cli import __version__
-from seq2seq_cli.checkpoint.bundle import Bundle, join
+from seq2seq_cli.checkpoint.bundle import OLD_GENERATION_KEYS, Bundle, join
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.saving import id_settings
 from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, build, open_side, split_settings, with_settings
@@ -104,9 +104,12 @@ def combine_single(side: Side, *, settings: Mapping[str, Any] | None = None, see
         "trained": False,
         "fresh": sorted(report.fresh),
     }
+    # how an encoder-decoder wanted to be decoded is no wish of its decoder alone, here as in a pair
+    wishes = set(OLD_GENERATION_KEYS) - set(settings or {})
+    config = {key: value for key, value in opened.config.items() if key not in wishes}
     return Bundle(
         model=model,
-        config={**opened.config, "s2s": ours, **id_settings(ids)},
+        config={**config, "s2s": ours, **id_settings(ids)},
         role="decoder",
         source_tokenizer=opened.tokenizer,
         target_tokenizer=opened.tokenizer,
@@ -174,7 +177,8 @@ def _config(
         "share": share,
         "seed": seed,
         "same_tokenizer": _same_tokenizer(encoder.tokenizer, decoder.tokenizer),
-        "trained": False,
+        # both sides of one published encoder-decoder, put together again
+        "trained": not report.fresh and encoder.origin == decoder.origin,
         "fresh": sorted(report.fresh),
     }
     config: dict[str, Any] = {

@@ -236,7 +236,7 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         return default if value is None else value
 
     bias = options.sequence_bias
-    eos = tuple(options.eos_token_id or ()) or ids.eos
+    eos = ids.eos if options.eos_token_id is None else tuple(options.eos_token_id)  # [] = none
     return Decoding(
         start=either(options.decoder_start_token_id, ids.start),
         eos=eos,

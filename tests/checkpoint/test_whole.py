@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
+from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle, warn_if_untrained
 from seq2seq_cli.checkpoint.saving import save_bundle
-from seq2seq_cli.combiner import Side, combine
+from seq2seq_cli.combiner import Side, combine, combine_single
 from seq2seq_cli.decoding import generate_ids
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.model import EncoderDecoder, SpecialIds, Stack
@@ -458,3 +459,40 @@ def test_settings_of_a_side(tmp_path: Path) -> None:
     assert (model.encoder.config.activation, model.encoder.config.gated) == ("relu", False)
     assert (model.encoder.config.num_layers, model.decoder.config.num_layers) == (2, 3)
     assert model.encoder.config.max_positions == 99
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_both_sides_put_together_again_are_as_trained_as_they_were(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pair has nothing fresh and computes what the whole did; sides of two folders never met."""
+    theirs = published(family)
+    for name in ("one", "other"):
+        theirs.save_pretrained(tmp_path / name)
+    one, other = (Side(reference=str(tmp_path / name)) for name in ("one", "other"))
+    bundle = combine(one, one)
+    assert not bundle.report.fresh
+    assert bundle.is_trained
+    same(bundle.model, theirs)
+    assert not combine(one, other).is_trained
+    assert not combine(replace(one, random=True), one).is_trained
+    warn_if_untrained(combine(one, other))
+    assert "nothing in it is fresh" in capsys.readouterr().err
+
+
+def test_a_single_stack_of_a_decoder_is_not_made_to_end(tmp_path: Path) -> None:
+    """BART's config.json forces the last token that fits to be eos; a pair with its decoder does not."""
+    published("bart").save_pretrained(tmp_path / "whole")
+    ids = torch.tensor(ROWS[:1])
+    for settings, forced in (({}, False), ({"forced_eos_token_id": 2}, True)):
+        bundle = combine_single(Side(reference=str(tmp_path / "whole")), settings=settings)
+        save_bundle(bundle, tmp_path / "one", overwrite=True)
+        model = load_bundle(str(tmp_path / "one")).model
+        assert ("forced_eos_token_id" in model.generation) == forced
+        found = generate_ids(model, ids, eos_token_id=[], max_new_tokens=4)[0][0].ids
+        target = torch.tensor([[model.special_ids.start]])
+        for _ in found:
+            with torch.no_grad():
+                target = torch.cat([target, model(ids, None, target)[:, -1:].argmax(-1)], dim=1)
+        expected = target[0, 1:].tolist()
+        assert found == ([*expected[:-1], 2] if forced else expected)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import seq2seq_cli
-from seq2seq_cli.errors import UsageError
+from seq2seq_cli.errors import DataError, UsageError
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -41,3 +41,11 @@ def test_python_is_told_of_overwrite_in_python(pair_folder: Path, tmp_path: Path
         pair.save(tmp_path / "full")
     assert "--" not in str(caught.value)
     pair.save(tmp_path / "full", overwrite=True)
+
+
+def test_python_is_told_of_truncation_in_python(pair_folder: Path) -> None:
+    pair = seq2seq_cli.load(pair_folder)
+    with pytest.raises(DataError, match="truncate=True") as caught:
+        pair.generate(["red cat " * 200], truncate=False)
+    assert "--" not in str(caught.value)
+    assert len(pair.generate(["red cat " * 200])) == 1

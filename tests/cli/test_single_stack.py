@@ -54,6 +54,7 @@ def test_a_single_stack_learns_and_writes(s2s: Run, tmp_path: Path, monkeypatch:
     assert written.stdout.count(b"\n") == 2
     again = s2s("combine", "runs/tiny", "--single-stack", "-o", "again")
     assert again.returncode == 0, again.stderr
+    assert b"with model: {encoder: again} and training: {objective: prefix_lm}" in again.stderr
     # a folder of that kind is trained on as it is, under either objective
     more = RECIPE.replace("family: bert", "checkpoint: again").split("    config:")[0]
     rest = RECIPE[RECIPE.index("data:") :].replace("max_steps: 75", "max_steps: 2").replace("tiny", "more")

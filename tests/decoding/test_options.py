@@ -197,6 +197,7 @@ def test_plain_defaults() -> None:
         ({"num_beams": 2}, {"num_beams": 4, "num_return_sequences": 4}, {"num_return_sequences": 1}),
         ({"eos_token_id": [5, 6]}, {}, {"eos": (5, 6)}),
         ({"eos_token_id": 0}, {}, {"eos": (0,)}),
+        ({"eos_token_id": []}, {}, {"eos": ()}),
         ({"decoder_start_token_id": 0}, {}, {"start": 0}),
         ({"forced_bos_token_id": 0}, {"forced_eos_token_id": 0}, {"forced_bos": 0, "forced_eos": 0}),
         ({"do_sample": True, "num_return_sequences": 5}, {}, {"num_return_sequences": 5}),
