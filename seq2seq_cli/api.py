@@ -88,7 +88,9 @@ class Pair:
             self.model,
             source_tokenizer=self.source_tokenizer,
             target_tokenizer=self.target_tokenizer,
-            decoding=resolve_options(options, self.model.generation, self.model.special_ids),
+            decoding=resolve_options(
+                options, self.model.generation, self.model.special_ids, file_of=self.bundle.wish_file
+            ),
             batch_tokens=batch_tokens,
             truncate=truncate,
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.files import open_weights, read_config, read_json
+from seq2seq_cli.checkpoint.generation import ID_KEYS, OLD_GENERATION_KEYS, special_ids, wished_by
 from seq2seq_cli.checkpoint.halves import Half, is_pair, is_single_stack, open_half, share_of, whole_of
 from seq2seq_cli.checkpoint.loading import (
     build_stack,
@@ -24,7 +25,7 @@ from seq2seq_cli.checkpoint.loading import (
 )
 from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.checkpoint.report import LoadReport
-from seq2seq_cli.errors import CheckpointError, Finding
+from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.families import Role, family_of
 from seq2seq_cli.families.family import Whole
 from seq2seq_cli.model import (
@@ -32,7 +33,6 @@ from seq2seq_cli.model import (
     PrefixModel,
     Seq2Seq,
     Share,
-    SpecialIds,
     Stack,
 )
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -41,13 +41,6 @@ from seq2seq_cli.text.tokenizer import Tokenizer
 TARGET_TOKENIZER = "decoder_tokenizer"
 #: the published prefix of the map between the two widths
 _PROJECTION = "enc_to_dec_proj."
-_ID_KEYS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
-#: decoding settings that files from before generation_config.json keep in config.json
-OLD_GENERATION_KEYS = (
-    *("max_length", "min_length", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size"),
-    *("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_return_sequences"),
-    *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids"),
-)
 
 
 @dataclass(kw_only=True)
@@ -82,6 +75,15 @@ class Bundle:
         if isinstance(value, int) and 0 <= value < self.decoder.config.vocab_size:
             return value
         return None
+
+    def wish_file(self, key: str) -> str:
+        """The file of the checkpoint that a key of ``model.generation`` was read from."""
+        old = (
+            key in OLD_GENERATION_KEYS
+            and key in self.config
+            and self.config[key] == self.model.generation.get(key)
+        )
+        return f"{self.reference}/{'config.json' if old else 'generation_config.json'}"
 
     @property
     def is_trained(self) -> bool:
@@ -130,8 +132,10 @@ def _load_single(folder: Path, config: dict[str, Any], reference: str, role: Rol
     stack, report = _build(half, role)
     generation = read_json(folder, "generation_config.json") or {}
     options = family_of(half.config).options
-    stack.special_ids = special_ids({**options, **half.config}, generation, stack.config.vocab_size)
-    stack.generation = generation_defaults(config, generation)
+    stack.special_ids = special_ids(
+        {**options, **half.config}, generation, stack.config.vocab_size, folder=folder
+    )
+    stack.generation = wished_by(folder, config, generation, stack.config.vocab_size)
     source = Tokenizer.from_folder(folder)
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER) if is_pair(config) else None
     tokenizer = source if side == "encoder" else target or source
@@ -172,11 +176,15 @@ def _load_pair(folder: Path, config: dict[str, Any], reference: str) -> Bundle:
         where=where,
     )
     generation = read_json(folder, "generation_config.json") or {}
-    fallback = {key: right.config.get(key) for key in _ID_KEYS if key not in config}
+    fallback = {key: right.config.get(key) for key in ID_KEYS if key not in config}
     model.special_ids = special_ids(
-        {**fallback, **config}, generation, model.decoder.config.vocab_size, start_from_bos=True
+        {**fallback, **config},
+        generation,
+        model.decoder.config.vocab_size,
+        start_from_bos=True,
+        folder=folder,
     )
-    model.generation = generation_defaults(config, generation)
+    model.generation = wished_by(folder, config, generation, model.decoder.config.vocab_size)
     source = Tokenizer.from_folder(folder)
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER)
     if target is None and config.get("s2s", {}).get("same_tokenizer", True):
@@ -221,9 +229,10 @@ def _load_whole(folder: Path, whole: Whole, config: dict[str, Any], reference: s
         where=where,
     )
     generation = read_json(folder, "generation_config.json")
-    model.special_ids = special_ids(right.config, generation or {}, decoder.config.vocab_size)
+    model.special_ids = special_ids(right.config, generation or {}, decoder.config.vocab_size, folder=folder)
     # without a generation_config.json the family's published defaults are how it wants to be decoded
-    model.generation = generation_defaults(options if generation is None else config, generation or {})
+    defaults = options if generation is None else config
+    model.generation = wished_by(folder, defaults, generation or {}, decoder.config.vocab_size)
     source = Tokenizer.from_folder(folder)
     target = Tokenizer.from_folder(folder / TARGET_TOKENIZER) or source
     _check_fit((source, encoder), (target, decoder))
@@ -290,41 +299,6 @@ def join(
 def _named(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters of the projection under their names in the whole model."""
     return {f"projection.{name}": tensor for name, tensor in parameters.items()}
-
-
-def special_ids(
-    config: Mapping[str, Any],
-    generation: Mapping[str, Any],
-    vocab_size: int,
-    *,
-    start_from_bos: bool = False,
-) -> SpecialIds:
-    """The ids that a folder states; generation_config.json wins over config.json. Ids beyond the vocabulary
-    (defaults that a small model never adjusted) count as not stated."""
-
-    def stated(key: str) -> list[int]:
-        value = generation.get(key) if generation.get(key) is not None else config.get(key)
-        values = value if isinstance(value, list) else [value]
-        wrong = [v for v in values if v is not None and (not isinstance(v, int) or isinstance(v, bool))]
-        if wrong:
-            raise CheckpointError(findings=[Finding(f"{key}={value!r} is not a token id", "config.json")])
-        return [v for v in values if v is not None and 0 <= v < vocab_size]
-
-    def first(key: str) -> int | None:
-        return next(iter(stated(key)), None)
-
-    start = first("decoder_start_token_id")
-    if start is None and start_from_bos:
-        start = first("bos_token_id")
-    return SpecialIds(
-        start=start, eos=tuple(stated("eos_token_id")), pad=first("pad_token_id"), bos=first("bos_token_id")
-    )
-
-
-def generation_defaults(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, object]:
-    """How the checkpoint wants to be decoded: generation_config.json, and what an old config.json says."""
-    old = {key: config[key] for key in OLD_GENERATION_KEYS if key in config}
-    return {key: value for key, value in {**old, **generation}.items() if key not in _ID_KEYS}
 
 
 def warn_if_untrained(bundle: Bundle) -> None:

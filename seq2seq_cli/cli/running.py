@@ -235,7 +235,12 @@ def make_generator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,
         target_tokenizer=bundle.target_tokenizer,
-        decoding=resolve_options(given, wished, bundle.model.special_ids),
+        decoding=resolve_options(
+            given,
+            wished,
+            bundle.model.special_ids,
+            file_of=lambda key: "" if key in default or key in recipe_options else bundle.wish_file(key),
+        ),
         batch_tokens=batch_tokens,
         truncate=truncate,
         echo=echo,

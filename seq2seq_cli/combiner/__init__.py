@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from seq2seq_cli import __version__
-from seq2seq_cli.checkpoint.bundle import OLD_GENERATION_KEYS, Bundle, join
+from seq2seq_cli.checkpoint.bundle import Bundle, join
+from seq2seq_cli.checkpoint.generation import OLD_GENERATION_KEYS
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.saving import id_settings
 from seq2seq_cli.combiner.sides import RESERVED, Opened, Side, build, open_side, split_settings, with_settings

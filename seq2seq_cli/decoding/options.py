@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from seq2seq_cli.decoding.wishes import extremes, refuse, unknown_file
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
 from seq2seq_cli.recipe.fields import Count, CountOrZero, Id, Ids, Texts, Words
@@ -134,6 +135,7 @@ class Decoding:
 
 def _problems(options: DecodingOptions) -> Iterator[Problem]:
     yield from generation_problems(options, complete=True)
+    yield from extremes(options)
     if (options.min_length or 0) > (options.max_length or math.inf):
         yield Problem(
             f"min_length {options.min_length} is more than max_length {options.max_length}",
@@ -148,24 +150,36 @@ def _problems(options: DecodingOptions) -> Iterator[Problem]:
         )
 
 
-def resolve_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any], ids: SpecialIds) -> Decoding:
+def resolve_options(
+    given: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
+    ids: SpecialIds,
+    *,
+    file_of: Callable[[str], str] = unknown_file,
+) -> Decoding:
     """Options as asked for, else from the checkpoint's generation config, else the plain defaults.
 
     There is no hidden top-k and no hidden limit of 20 tokens. Asking for a sampling option turns sampling
     on, and what only the checkpoint wished for gives way (see ``overlay``). UsageError for unknown names,
-    values out of range and combinations that contradict each other, all at once.
+    values out of range and combinations that contradict each other, all at once; CheckpointError where they
+    are the checkpoint's alone, with what ``file_of`` says of the key.
     """
-    return _resolved(checked_options(given, checkpoint), ids)
+    return _resolved(checked_options(given, checkpoint, file_of=file_of), ids)
 
 
-def checked_options(given: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> DecodingOptions:
+def checked_options(
+    given: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
+    *,
+    file_of: Callable[[str], str] = unknown_file,
+) -> DecodingOptions:
     """The same, without the ids that only the model knows: what can be said before it loads."""
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
     options, problems = validate(DecodingOptions, overlay(wished, given), _problems)
     if options is None:
-        raise UsageError(findings=[Finding(p.what, remedy=p.remedy) for p in problems])
+        refuse(problems, given=given, wished=wished, file_of=file_of)
     return options
 
 

@@ -11,11 +11,10 @@ from seq2seq_cli import __version__
 from seq2seq_cli.checkpoint.bundle import (
     TARGET_TOKENIZER,
     Bundle,
-    generation_defaults,
     load_bundle,
-    special_ids,
 )
 from seq2seq_cli.checkpoint.files import read_config, read_json
+from seq2seq_cli.checkpoint.generation import generation_defaults, special_ids
 from seq2seq_cli.checkpoint.halves import is_encoder_decoder, is_single_stack, open_half
 from seq2seq_cli.checkpoint.loading import full_config
 from seq2seq_cli.checkpoint.references import Source, resolve

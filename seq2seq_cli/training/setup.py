@@ -280,7 +280,9 @@ def _decoding(recipe: Recipe, bundle: Bundle, train: Dataset) -> Decoding:
     """The recipe's generation section over the checkpoint's defaults. Where neither limits the length, the
     longest training target does: a model that has learnt nothing yet would write to its last position."""
     options = recipe.generation.model_dump(exclude_none=True, exclude={"preset"})
-    decoding = resolve_options(options, bundle.model.generation, bundle.model.special_ids)
+    decoding = resolve_options(
+        options, bundle.model.generation, bundle.model.special_ids, file_of=bundle.wish_file
+    )
     if decoding.max_new_tokens is None and decoding.max_length is None:
         decoding = replace(decoding, max_new_tokens=int(train.lengths[:, 1].max()))
     return decoding

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seq2seq_cli.checkpoint import saving
-from seq2seq_cli.checkpoint.bundle import generation_defaults, load_bundle, special_ids
+from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.generation import generation_defaults, special_ids
 from seq2seq_cli.checkpoint.report import LoadReport, part_of
 from seq2seq_cli.checkpoint.saving import save_bundle
 from seq2seq_cli.combiner import Side, combine
