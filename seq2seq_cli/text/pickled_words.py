@@ -2,8 +2,9 @@
 
 The published vocab.pkl (``pickle``) and vocab.bin (``torch.save`` of its first format) hold one dict of plain
 values. A pickle is a program for a small stack machine; this one knows the instructions that build plain
-values and the two classes that the published files name, and refuses every other. Nothing is imported and
-nothing is called.
+values and the few classes that the published files name, and refuses every other. Nothing is imported and
+nothing is called: an object is an empty dict, and what would have become its state is thrown away. The files
+that transformers' save_pretrained writes hold the tokenizer's helpers beside its words, so those are known.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ from typing import Any
 
 from seq2seq_cli.errors import CheckpointError
 
-#: The only classes; both become an empty dict, whatever they are called with.
-_CLASSES = {("collections", "OrderedDict"), ("collections", "Counter")}
+#: The only classes; all become an empty dict, whatever they are called with.
+_CLASSES = {
+    *(("collections", "OrderedDict"), ("collections", "Counter"), ("re", "_compile")),
+    ("transformers.tokenization_utils", "Trie"),
+    ("sacremoses.normalize", "MosesPunctNormalizer"),
+    *(("sacremoses.tokenize", "MosesTokenizer"), ("sacremoses.tokenize", "MosesDetokenizer")),
+}
 _REMEDY = (
     "write its words to a vocab.txt, one a line in the order of their ids (idx2sym), in a process that may "
     "unpickle it, and take the pickle away"
@@ -33,8 +39,9 @@ class _RefusedError(Exception):
     pass
 
 
-def read_pickled_words(path: Path) -> tuple[list[str], int | None]:
-    """The words in the order of their ids, and the unknown word's id where the file says it.
+def read_pickled_words(path: Path, *, letters: bool = False) -> tuple[list[str], int | None]:
+    """The words in the order of their ids, and the unknown word's id where the file says it. Where they are
+    single ``letters``, white space is one.
 
     Raises :class:`CheckpointError` for a pickle that names any other class, or that holds no word list.
     """
@@ -53,7 +60,7 @@ def read_pickled_words(path: Path) -> tuple[list[str], int | None]:
     words = content.get("idx2sym") if isinstance(content, dict) else None
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise CheckpointError("it holds no word list (idx2sym)", where=str(path), remedy=_REMEDY)
-    odd = next((word for word in words if word.split() != [word]), None)
+    odd = next((word for word in words if word.split() != [word] and not (letters and is_letter(word))), None)
     if odd is not None or len(set(words)) != len(words):
         raise CheckpointError(
             "a word is twice in the list" if odd is None else f"{odd!r} is not one word", where=str(path)
@@ -61,6 +68,11 @@ def read_pickled_words(path: Path) -> tuple[list[str], int | None]:
     assert isinstance(content, dict)
     unk = content.get("unk_idx")
     return words, unk if isinstance(unk, int) else None
+
+
+def is_letter(word: str) -> bool:
+    """True for a word of one character that may stand on a line of its own."""
+    return len(word) == 1 and word not in "\r\n"
 
 
 def _run(stream: io.BytesIO) -> Any:
@@ -177,3 +189,10 @@ class _Machine:
         if self.stack.pop() is not _CLASS:
             raise _RefusedError("calls something that is no class")
         self.stack.append({})
+
+    _newobj = _reduce
+
+    def _build(self, _: object) -> None:
+        self.stack.pop()
+        if self.stack[-1] != {}:
+            raise _RefusedError("gives a state to something that is no object")

@@ -20,7 +20,7 @@ from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text.files import read_json, token_id
 from seq2seq_cli.text.moses import detokenizer, lower_without_accents, number_signs, printable, tokenizer
 from seq2seq_cli.text.parts import Parts
-from seq2seq_cli.text.pickled_words import read_pickled_words
+from seq2seq_cli.text.pickled_words import is_letter, read_pickled_words
 
 FAMILIES = ("ctrl", "xlm", "transfo-xl")
 PICKLED = ("vocab.pkl", "vocab.bin")
@@ -152,7 +152,8 @@ def _xlm(parts: Parts) -> tuple[dict[str, int], Words]:
 
 def _transformer_xl(parts: Parts) -> tuple[dict[str, int], Words]:
     """Transformer-XL (Dai et al. 2019): one id a word, of Moses' words as in WikiText-103."""
-    names, unk = _word_list(parts)
+    letters = parts.config.get("delimiter") == ""
+    names, unk = _word_list(parts, letters)
     vocab = {name: place for place, name in reversed(list(enumerate(names)))}
     if unk is None:
         unk = next((vocab[name] for name in ("<UNK>", "<unk>") if name in vocab), None)
@@ -164,7 +165,6 @@ def _transformer_xl(parts: Parts) -> tuple[dict[str, int], Words]:
     tokenize = tokenizer(language, split_hyphens=True, protected=protected)
     detokenize = detokenizer(language)
     lower = parts.flag("lower_case", False)
-    letters = parts.config.get("delimiter") == ""
 
     def split(text: str) -> list[str]:
         text = text.strip()
@@ -200,12 +200,14 @@ def _merges(lines: list[str]) -> list[tuple[str, str]]:
     return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 
 
-def _word_list(parts: Parts) -> tuple[list[str], int | None]:
-    """Transformer-XL's words in the order of their ids, and the unknown word's id where the file says it."""
+def _word_list(parts: Parts, letters: bool) -> tuple[list[str], int | None]:
+    """Transformer-XL's words in the order of their ids, and the unknown word's id where the file says it. A
+    line of white space is a letter where they are ``letters``."""
     pickled = next((name for name in PICKLED if (parts.folder / name).is_file()), None)
     if pickled is not None:
-        return read_pickled_words(parts.required(pickled))
-    fields = [line.split() for line in parts.lines("vocab.txt")]
+        return read_pickled_words(parts.required(pickled), letters=letters)
+    lines = parts.lines("vocab.txt")
+    fields = [[line] if letters and is_letter(line) else line.split() for line in lines]
     if fields and not fields[-1]:
         fields.pop()
     if not all(fields):

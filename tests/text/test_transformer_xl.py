@@ -7,6 +7,9 @@ import json
 import os
 import pickle
 import pickletools
+import re
+import sys
+import types
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,55 @@ def test_the_pickle_that_torch_wrote_is_read(tmp_path: Path) -> None:
     assert_equal(Tokenizer.from_folder(folder), REFERENCE["cases"][0])
 
 
+def saved_dict(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The dict that transformers 4.30.2's save_pretrained writes: the tokenizer with all its helpers."""
+    helpers = {
+        "tokens_trie": ("transformers.tokenization_utils", "Trie"),
+        "moses_punct_normalizer": ("sacremoses.normalize", "MosesPunctNormalizer"),
+        "moses_tokenizer": ("sacremoses.tokenize", "MosesTokenizer"),
+        "moses_detokenizer": ("sacremoses.tokenize", "MosesDetokenizer"),
+    }
+    made: dict[str, Any] = {}
+    for key, (module, name) in helpers.items():
+        kind = type(name, (), {"__module__": module})
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+        for other, (where, called) in helpers.items():
+            if where == module and other in made:
+                setattr(sys.modules[module], called, type(made[other]))
+        setattr(sys.modules[module], name, kind)
+        made[key] = kind()
+        made[key].data = {"a": {"": 1}, "of": re.compile("x")}
+    return {"init_inputs": (), "added_tokens_encoder": {"<formula>": 9}, **made, **published_dict()}
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_the_pickle_that_save_pretrained_wrote_is_read(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        content = pickle.dumps(saved_dict(patched), protocol=protocol)
+    assert b"MosesDetokenizer" in content
+    assert_equal(Tokenizer.from_folder(pickled(tmp_path, content)), REFERENCE["cases"][0])
+
+
+def test_letters_may_be_spaces(tmp_path: Path) -> None:
+    """delimiter: "" is a vocabulary of letters (transformers 4.30.2 gives these ids)."""
+    letters = ["<eos>", "<unk>", " ", "t", "a", "e"]
+    content = {**published_dict(), "delimiter": "", "idx2sym": letters}
+    folder = pickled(tmp_path / "in", pickle.dumps(content))
+    with pytest.raises(CheckpointError, match="' ' is not one word"):
+        Tokenizer.from_folder(folder)
+    write(folder, tokenizer_config__json={"tokenizer_class": "TransfoXLTokenizer", "delimiter": ""})
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer is not None
+    assert tokenizer.encode([" tea at  "]) == [[3, 5, 4, 2, 4, 3]]
+    tokenizer.save(tmp_path / "out")
+    again = Tokenizer.from_folder(tmp_path / "out")
+    assert again is not None
+    assert again.encode([" tea x"]) == [[3, 5, 4, 2, 1]]
+    assert again.fingerprint == tokenizer.fingerprint
+
+
 class Hostile:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("made-by-a-pickle",)
@@ -113,6 +165,10 @@ def bomb() -> bytes:
         (pickle.dumps({"idx2sym": ["<unk>"], "unk_idx": 7}), "no <unk>"),
         (pickle.dumps([]), "no word list"),
         (b"", "not a pickled vocabulary"),
+        (b"\x80\x02]}b.", "no object"),  # a state for a list
+        (b"\x80\x02c__main__\nTrie\n)\x81.", "__main__.Trie"),
+        (b"\x80\x02ctransformers.tokenization_utils\nPreTrainedTokenizer\n)\x81.", "PreTrainedTokenizer"),
+        (b"\x80\x02})\x81.", "no class"),
         (b"PK\x03\x04", "refused|not a pickled"),
         (b"\x80\x02cos\nsystem\n(S'x'\ntR.", "os.system"),
         (bomb(), "not a pickled vocabulary"),
