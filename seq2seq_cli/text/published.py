@@ -101,7 +101,7 @@ def read_folder(folder: Path) -> Found | None:
     finish(backend, family, parts)
     if family == "generic":
         tokens = {**inferred(backend), **tokens}
-    elif further:  # where none are listed, the family has its own
+    elif further or (rule is not None and extra):  # where none are listed, the family has its own
         kept["extra_special_tokens"] = [str(token) for token in extra]
     kept["tokenizer_class"] = class_name
     return Found(

@@ -163,7 +163,13 @@ class Tokenizer:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """All ids that :meth:`decode` leaves out."""
+        """All ids that :meth:`decode` leaves out; over words, as published, those that have a name or a list."""
+        if self._words is not None:
+            listed = self._config.get("extra_special_tokens")
+            tokens = [self._config.get(name) for name in NAMED_TOKENS]
+            tokens += listed if isinstance(listed, list) else []
+            ids = (self._backend.token_to_id(token) for token in tokens if isinstance(token, str))
+            return frozenset(number for number in ids if number is not None)
         return frozenset(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
 
     @cached_property

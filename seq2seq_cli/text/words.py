@@ -68,17 +68,26 @@ class Words:
 def stretches(text: str, added: tuple[tuple[str, tuple[int, AddedToken]], ...]) -> Iterator[str | int]:
     """The text between added tokens, and their ids in between. The longest of those at one place counts.
 
-    A token may take the spaces before it along; those after it are between words anyway.
+    A token may take the spaces on either side along. One that has to be a word of its own and touches
+    something else is part of that.
     """
     by_text = dict(added)
-    parts = _pattern(tuple(by_text)).split(text) if by_text else [text]
+    parts = [part for part in _pattern(tuple(by_text)).split(text) if part] if by_text else [text]
     for place, part in enumerate(parts):
-        if place % 2:
-            yield by_text[part][0]
+        if part not in by_text:
             continue
-        if place + 1 < len(parts) and by_text[parts[place + 1]][1].lstrip:
-            part = part.rstrip()
-        yield part
+        token = by_text[part][1]
+        left, right = parts[place - 1] if place else "", parts[place + 1] if place + 1 < len(parts) else ""
+        if token.rstrip and right:
+            parts[place + 1] = right.lstrip()
+        if token.lstrip and left:
+            parts[place - 1] = left.rstrip()
+        if token.single_word and left and left[-1] != " ":
+            parts[place - 1 : place + 1] = [parts[place - 1] + part, ""]
+        elif token.single_word and right and right[0] != " ":
+            parts[place : place + 2] = ["", part + parts[place + 1]]
+    for part in parts:
+        yield by_text[part][0] if part in by_text else part
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,40 @@ def test_new_tokens_survive_saving(model_type: str, published: Any, tmp_path: Pa
     again = assert_same(tmp_path / "saved", LINES)
     assert again.fingerprint == more.fingerprint
     assert [getattr(again, f"{name}_id") for name in new] == list(range(size, size + len(new)))
+
+
+NEW = [
+    "newtok newtokx  xnewtok",
+    "A<lst> <lst> b",
+    "newtok<lst>newtok newtok",
+    "a<NEW>b newtok.",
+    "<NEW> newtok",
+]
+NEW += ["newtok", " newtok\n", "a <special9> </s>", "newtok newtok", "x <lst>newtok<lst> y"]
+
+
+@pytest.mark.parametrize("model_type", ["ctrl", "xlm"])
+def test_added_tokens_of_words_as_transformers_matches_and_drops_them(
+    model_type: str, published: Any, tmp_path: Path
+) -> None:
+    """Words of their own, spaces taken along, and the listed ones alone left out of a decoded text."""
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(published(model_type))
+    theirs.add_tokens(["<NEW>", AddedToken("newtok", single_word=True, normalized=False)])
+    listed = {"extra_special_tokens": [AddedToken("<lst>", lstrip=True, rstrip=True)]}
+    theirs.add_special_tokens(listed)
+    theirs.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs/config.json").write_text(json.dumps({"model_type": model_type}))
+    ours = assert_same(tmp_path / "theirs", [*LINES[::20], *NEW])
+    ours.save(tmp_path / "ours")
+    (tmp_path / "ours/config.json").write_text(json.dumps({"model_type": model_type}))
+    assert assert_same(tmp_path / "ours", NEW).fingerprint == ours.fingerprint
+    again = AutoTokenizer.from_pretrained(tmp_path / "ours")
+    for line in NEW:
+        ids = theirs(line)["input_ids"]
+        assert again(line)["input_ids"] == ids
+        assert again.decode(ids, skip_special_tokens=True) == ours.decode(ids)
 
 
 # -- what the reference is not asked for -------------------------------------------------------------------
