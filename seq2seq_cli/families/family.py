@@ -13,7 +13,7 @@ from seq2seq_cli.model import OpenPlace, StackConfig
 from seq2seq_cli.model.activation import ACTIVATIONS
 
 #: encoder: states, no head · decoder: causal with its head · cross_decoder: that with cross-attention ·
-#: masked_lm: bidirectional with its head
+#: masked_lm: bidirectional with its head. The role decides, whatever is_decoder in a config.json says.
 Role = Literal["encoder", "decoder", "cross_decoder", "masked_lm"]
 Config = Mapping[str, Any]
 Keys = tuple[tuple[str, str], ...]

@@ -163,7 +163,7 @@ class Tokenizer:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """All ids that :meth:`decode` leaves out; over words, as published, those that have a name or a list."""
+        """All ids that :meth:`decode` leaves out; over words, as published, those named or listed."""
         if self._words is not None:
             listed = self._config.get("extra_special_tokens")
             tokens = [self._config.get(name) for name in NAMED_TOKENS]

@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 
+import seq2seq_cli
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.checkpoint.loading import build_stack, stack_config
+from seq2seq_cli.combiner import Side, combine
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.families.translate import to_ours
@@ -84,3 +86,19 @@ def test_files_of_pretraining(family: str, what: str, tmp_path: Path) -> None:
         assert unused == {"discriminator_predictions"}
         with pytest.raises(CheckpointError, match=r"6 parameters|head\.dense"):
             load_bundle(str(tmp_path), role="masked_lm")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "camembert", "xlm-roberta"])
+def test_the_role_decides_the_mask_and_not_is_decoder(family: str, tmp_path: Path) -> None:
+    """The published code makes whatever says is_decoder causal; here an encoder is one in every folder."""
+    tiny.save_language_model(family, tmp_path, is_decoder=True)
+    theirs = transformers.AutoModel.from_pretrained(tmp_path, is_decoder=False).eval()
+    causal = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    ids = torch.arange(5, 14)[None]
+    starts = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    with torch.no_grad():
+        encoder = seq2seq_cli.load(tmp_path, role="encoder").model(ids)
+        assert tiny.relative_error(encoder, theirs(ids).last_hidden_state) < 1e-5
+        assert tiny.relative_error(encoder, causal(ids).last_hidden_state) > 1e-2
+        paired = combine(*[Side(reference=str(tmp_path))] * 2, settings=starts).model
+        assert torch.equal(paired.encode(ids).states, encoder)
