@@ -22,7 +22,7 @@ from typing import Any
 from tokenizers import normalizers
 
 from seq2seq_cli.errors import CheckpointError
-from seq2seq_cli.text.tokenizer import rust_errors
+from seq2seq_cli.text.backends import rust_errors
 
 #: ten times what published pipelines reach
 MOST_GROWTH = 128.0

@@ -11,8 +11,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text import unigram
+from seq2seq_cli.text.backends import rust_errors
 from seq2seq_cli.text.parts import Parts
-from seq2seq_cli.text.tokenizer import rust_errors
 
 
 def _bert(parts: Parts) -> tokenizers.Tokenizer:

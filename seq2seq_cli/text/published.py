@@ -19,6 +19,7 @@ from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text import unigram, words
+from seq2seq_cli.text.backends import backend_of, rust_errors
 from seq2seq_cli.text.files import read_json, regular_file
 from seq2seq_cli.text.growth import check_growth
 from seq2seq_cli.text.parts import Parts
@@ -31,7 +32,7 @@ from seq2seq_cli.text.special_tokens import (
     special_tokens,
     with_mask_of,
 )
-from seq2seq_cli.text.tokenizer import NAMED_TOKENS, backend_of, rust_errors
+from seq2seq_cli.text.tokenizer import NAMED_TOKENS
 from seq2seq_cli.text.words import Words
 
 _NEVER_KEPT = ("auto_map", "name_or_path", "chat_template", "add_bos_token", "add_eos_token", "init_inputs")

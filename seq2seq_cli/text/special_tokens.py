@@ -10,8 +10,9 @@ import tokenizers
 from tokenizers import AddedToken
 
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.text.backends import rust_errors
 from seq2seq_cli.text.files import mapping, read_json, token_id
-from seq2seq_cli.text.tokenizer import NAMED_TOKENS, rust_errors
+from seq2seq_cli.text.tokenizer import NAMED_TOKENS
 
 _FAIRSEQ: dict[str, str | AddedToken | None] = {
     "bos_token": "<s>",

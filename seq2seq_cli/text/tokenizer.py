@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models
+from tokenizers import AddedToken, decoders
 
-from seq2seq_cli.errors import CheckpointError, DataError, S2SError
+from seq2seq_cli.errors import CheckpointError, DataError
+from seq2seq_cli.text.backends import backend_of, described, rust_errors, template_ids
 from seq2seq_cli.text.pieces import of_bytes, of_signs
 
 if TYPE_CHECKING:
@@ -32,37 +32,6 @@ T = TypeVar("T")
 
 #: What decides ids and text, beside tokenizer.json itself.
 _BEHAVIOUR = (*NAMED_TOKENS, "clean_up_tokenization_spaces", "split_special_tokens")
-
-
-@contextmanager
-def rust_errors(where: Path | str, what: str) -> Iterator[None]:
-    """Turn any failure of the ``tokenizers`` library into a :class:`CheckpointError` that names the file.
-
-    A panic in Rust arrives as ``PanicException``, which is a ``BaseException``: it is caught here too.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, S2SError):
-        raise
-    except BaseException as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(
-            f"{what}: {reason}", where=str(where), remedy="the file is damaged; fetch it again"
-        ) from error
-
-
-def backend_of(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The backend that a tokenizer.json describes; unigram scores are exactly those of the file.
-
-    The library's own reader of numbers is off in the last digit now and then, so that what is saved and read
-    would not be the same tokenizer.
-    """
-    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    if isinstance(backend.model, models.Unigram):
-        model = content["model"]
-        pieces = [(piece, float(score)) for piece, score in model["vocab"]]
-        backend.model = models.Unigram(pieces, model.get("unk_id"), model.get("byte_fallback") or False)
-    return backend
 
 
 class Tokenizer:
@@ -188,7 +157,7 @@ class Tokenizer:
         """CheckpointError for a token, or a template, with an id that a model of ``rows`` tokens lacks."""
         number, token = self._last
         where = self._files[number in self._backend.get_added_tokens_decoder()]
-        beyond = max(_template_ids(self._backend), default=-1)
+        beyond = max(template_ids(self._backend), default=-1)
         if beyond > number:
             number, token, where = beyond, "the template of special tokens", self._files[0]
         if number >= rows:
@@ -349,27 +318,10 @@ class Tokenizer:
             files: Mapping[str, str] = {"tokenizer.json": self._backend.to_str(pretty=True)}
         else:
             files = self._words.files
-            config["added_tokens_decoder"] = {str(i): _described(t) for i, t in self._added.values()}
+            config["added_tokens_decoder"] = {str(i): described(t) for i, t in self._added.values()}
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         for name, content in {**files, "tokenizer_config.json": text + "\n"}.items():
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
-
-
-def _template_ids(backend: tokenizers.Tokenizer) -> Iterator[int]:
-    """Every id that the post-processor may put around a text; it need not be one of the vocabulary."""
-    steps = [] if backend.post_processor is None else [json.loads(backend.post_processor.__getstate__())]
-    for step in steps:
-        steps += step.get("processors", [])
-        for name in ("cls", "sep"):
-            yield from step.get(name, [])[1:]
-        for special in step.get("special_tokens", {}).values():
-            yield from special["ids"]
-
-
-def _described(token: AddedToken) -> dict[str, object]:
-    """An added token as tokenizer_config.json has it."""
-    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    return {name: getattr(token, name) for name in names}
 
 
 #: The published clean-up after decoding: a space before these is dropped, in this order.

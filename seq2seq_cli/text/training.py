@@ -15,7 +15,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from seq2seq_cli.errors import DataError, UsageError
-from seq2seq_cli.text.tokenizer import Tokenizer, rust_errors
+from seq2seq_cli.text.backends import rust_errors
+from seq2seq_cli.text.tokenizer import Tokenizer
 
 KINDS = ("bpe", "wordpiece", "unigram")
 

@@ -13,10 +13,10 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.text.backends import rust_errors
 from seq2seq_cli.text.growth import check_charsmap
 from seq2seq_cli.text.parts import Parts
 from seq2seq_cli.text.sentencepiece_model import Kind, read_sentencepiece
-from seq2seq_cli.text.tokenizer import rust_errors
 
 #: name of the vocabulary file, where there is no tokenizer.json
 MODEL_FILES = {
