@@ -135,7 +135,6 @@ class Decoding:
 
 def _problems(options: DecodingOptions) -> Iterator[Problem]:
     yield from generation_problems(options, complete=True)
-    yield from extremes(options)
     if (options.min_length or 0) > (options.max_length or math.inf):
         yield Problem(
             f"min_length {options.min_length} is more than max_length {options.max_length}",
@@ -177,7 +176,11 @@ def checked_options(
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
-    options, problems = validate(DecodingOptions, overlay(wished, given), _problems)
+    options, problems = validate(
+        DecodingOptions,
+        overlay(wished, given),
+        lambda options: [*_problems(options), *extremes(options, given)],
+    )
     if options is None:
         refuse(problems, given=given, wished=wished, file_of=file_of)
     return options

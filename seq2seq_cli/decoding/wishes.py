@@ -16,10 +16,12 @@ _LARGEST_EXPONENT = 30.0
 _FACTORS = (1e-6, 1e6)
 
 
-def extremes(options: Any) -> Iterator[Problem]:
-    """Values that no machine or number format bears, of whoever asks for them."""
+def extremes(options: Any, given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Values that no machine or number format bears; ``given``: options that somebody asks for, who may want
+    as many samples as there is time for."""
+    ways = ["num_beams"] + ["num_return_sequences"] * (given.get("num_return_sequences") is None)
     ranges = {
-        **dict.fromkeys(("num_beams", "num_return_sequences"), (1, MOST_WAYS)),
+        **dict.fromkeys(ways, (1, MOST_WAYS)),
         "length_penalty": (-_LARGEST_EXPONENT, _LARGEST_EXPONENT),
         **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "temperature"), _FACTORS),
         "diversity_penalty": (-_FACTORS[1], _FACTORS[1]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import seq2seq_cli
 from seq2seq_cli.errors import CheckpointError
@@ -182,7 +183,7 @@ def test_m6_missing_ids_are_asked_for(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     pair = seq2seq_cli.load(tmp_path)
     with pytest.raises(seq2seq_cli.errors.S2SError, match="start"):
-        seq2seq_cli.generate_ids(pair.model, [[5, 6]])
+        seq2seq_cli.generate_ids(pair.model, torch.tensor([[5, 6]]))
 
 
 def test_m4_code_and_paths_in_a_config_are_ignored(tmp_path: Path) -> None:
