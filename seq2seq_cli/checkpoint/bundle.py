@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.files import open_weights, read_config, read_json
-from seq2seq_cli.checkpoint.generation import ID_KEYS, OLD_GENERATION_KEYS, special_ids, wished_by
+from seq2seq_cli.checkpoint.generation import ID_KEYS, generation_defaults, special_ids, wish_file, wished_by
 from seq2seq_cli.checkpoint.halves import Half, is_pair, is_single_stack, open_half, share_of, whole_of
 from seq2seq_cli.checkpoint.loading import (
     build_stack,
@@ -41,6 +42,8 @@ from seq2seq_cli.text.tokenizer import Tokenizer
 TARGET_TOKENIZER = "decoder_tokenizer"
 #: the published prefix of the map between the two widths
 _PROJECTION = "enc_to_dec_proj."
+#: what looks at generation settings, and at what gives the file of one, before a model is loaded
+Check = Callable[[Mapping[str, object], Callable[[str], str]], object]
 
 
 @dataclass(kw_only=True)
@@ -78,12 +81,7 @@ class Bundle:
 
     def wish_file(self, key: str) -> str:
         """The file of the checkpoint that a key of ``model.generation`` was read from."""
-        old = (
-            key in OLD_GENERATION_KEYS
-            and key in self.config
-            and self.config[key] == self.model.generation.get(key)
-        )
-        return f"{self.reference}/{'config.json' if old else 'generation_config.json'}"
+        return wish_file(self.reference, self.config, self.model.generation, key)
 
     @property
     def is_trained(self) -> bool:
@@ -95,20 +93,22 @@ def load_bundle(
     reference: str,
     *,
     role: Role | None = None,
-    check: Callable[[dict[str, object]], object] | None = None,
+    check: Check | None = None,
 ) -> Bundle:
     """Load what ``reference`` names.
 
     role None: an encoder-decoder where the folder is one, else the language model of a single stack, which
     writes the way it was published or trained; with role decoder it writes from left to right like any other.
     role encoder/decoder/masked_lm: that one stack (of a pair's folder: its encoder or decoder).
-    ``check`` sees how the checkpoint wants to be decoded before its weights are read.
+    ``check`` sees how the checkpoint wants to be decoded, and which file says so of a key, before its weights
+    are read.
     CheckpointError when anything is missing, unexpected, of another shape or not finite.
     """
     folder = resolve(reference).folder
     config = read_config(folder)
     if check is not None:
-        check(generation_defaults(config, read_json(folder, "generation_config.json") or {}))
+        wished = generation_defaults(config, read_json(folder, "generation_config.json") or {})
+        check(wished, partial(wish_file, reference, config, wished))
     if not isinstance(config.get("s2s", {}), dict):
         raise CheckpointError("the key s2s is not a mapping", where=str(folder / "config.json"))
     if role is None and is_pair(config):

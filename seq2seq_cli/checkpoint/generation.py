@@ -62,6 +62,12 @@ def generation_defaults(config: Mapping[str, Any], generation: Mapping[str, Any]
     return {key: value for key, value in {**old, **generation}.items() if key not in ID_KEYS}
 
 
+def wish_file(reference: str, config: Mapping[str, Any], wished: Mapping[str, Any], key: str) -> str:
+    """The file of a checkpoint that a key of what it ``wished`` for (``generation_defaults``) is from."""
+    old = key in OLD_GENERATION_KEYS and key in config and config[key] == wished.get(key)
+    return f"{reference}/{'config.json' if old else 'generation_config.json'}"
+
+
 def wished_by(
     folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any], vocab_size: int
 ) -> dict[str, object]:

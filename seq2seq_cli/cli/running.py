@@ -12,7 +12,7 @@ from seq2seq_cli import console
 from seq2seq_cli.errors import S2SError, UsageError
 
 if TYPE_CHECKING:
-    from seq2seq_cli.checkpoint.bundle import Bundle
+    from seq2seq_cli.checkpoint.bundle import Bundle, Check
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.processes.worker import Writer
     from seq2seq_cli.recipe import Recipe, Turns
@@ -60,14 +60,11 @@ def open_model(
             if recipe.output is not None and (recipe.output / "config.json").is_file():
                 model = str(recipe.output)
             else:
-                checked_options(given, _wishes({}, default_preset, options))
+                checked_options(given, _wishes({}, default_preset, options), file_of=lambda key: "")
                 bundle = build_from_recipe(recipe)
                 warn_if_untrained(bundle)
                 return bundle, options
-    bundle = _load(
-        *find_model(model),
-        lambda generation: checked_options(given, _wishes(generation, default_preset, options)),
-    )
+    bundle = _load(*find_model(model), _check(given, default_preset, options))
     return bundle, options
 
 
@@ -87,7 +84,6 @@ class Setup:
 
 def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) -> Writer:
     """What answers lines: the one model, or those that take turns, each loaded once."""
-    from seq2seq_cli.decoding.options import checked_options
     from seq2seq_cli.recipe import Turns
 
     if not isinstance(recipe, Turns):
@@ -98,10 +94,7 @@ def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) 
     bundles: dict[str, Bundle] = {}
     for turn in recipe.turns:
         if turn.model not in bundles:
-
-            def check(generation: Mapping[str, Any], options: Mapping[str, Any] = turn.generation) -> None:
-                checked_options(setup.given, _wishes(generation, None, options))
-
+            check = _check(setup.given, None, turn.generation)
             bundles[turn.model] = _load(turn.model, turn.where, check)
     echoing = replace(setup, echo=True)
     writers = [_writer(bundles[turn.model], turn.generation, echoing) for turn in recipe.turns]
@@ -132,7 +125,29 @@ def _wishes(
     return overlay(overlay(generation, default), recipe_options)
 
 
-def _load(reference: str, named_by: str, check: Callable[[Mapping[str, Any]], object]) -> Bundle:
+def _check(given: Mapping[str, Any], default_preset: str | None, recipe_options: Mapping[str, Any]) -> Check:
+    """What refuses options that cannot be decoded with, once a checkpoint says what it wishes for."""
+
+    def check(generation: Mapping[str, Any], file_of: Callable[[str], str]) -> None:
+        from seq2seq_cli.decoding.options import checked_options
+
+        wished = _wishes(generation, default_preset, recipe_options)
+        checked_options(given, wished, file_of=_foreign(default_preset, recipe_options, file_of))
+
+    return check
+
+
+def _foreign(
+    default_preset: str | None, recipe_options: Mapping[str, Any], file_of: Callable[[str], str]
+) -> Callable[[str], str]:
+    """``file_of`` for the keys that the checkpoint alone wishes for; "" for the others."""
+    from seq2seq_cli.recipe import load_preset
+
+    ours = {**(load_preset(default_preset) if default_preset else {}), **recipe_options}
+    return lambda key: "" if key in ours else file_of(key)
+
+
+def _load(reference: str, named_by: str, check: Check) -> Bundle:
     """The bundle; its errors say who named it, where that was not the command line. Warns of one that was
     never trained."""
     from seq2seq_cli.checkpoint.bundle import load_bundle, warn_if_untrained
@@ -239,7 +254,7 @@ def make_generator(
             given,
             wished,
             bundle.model.special_ids,
-            file_of=lambda key: "" if key in default or key in recipe_options else bundle.wish_file(key),
+            file_of=_foreign(default_preset, recipe_options, bundle.wish_file),
         ),
         batch_tokens=batch_tokens,
         truncate=truncate,
