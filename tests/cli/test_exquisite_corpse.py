@@ -91,7 +91,7 @@ def test_weights_are_loaded_once(models: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(models)
     loaded: list[str] = []
     real = bundle.load_bundle
-    monkeypatch.setattr(bundle, "load_bundle", lambda name: loaded.append(name) or real(name))
+    monkeypatch.setattr(bundle, "load_bundle", lambda name, **more: loaded.append(name) or real(name))
     (models / "r.yaml").write_text("turns: [gpt2, xlnet, gpt2]\nrounds: 4\n")
     setup = Setup(
         device="cpu",
