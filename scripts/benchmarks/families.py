@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import Row, beside, speedup
-from benchmarks.workload import Size
+from benchmarks.measure import WANTED_MEMORY, Row, beside, speedup
+from benchmarks.workload import Size, quiet_transformers
 
 #: what the families call width, depth, heads and inner width; None = follows from the width
 _SIZES: dict[str, tuple[str, str, str, str | None]] = {
@@ -70,9 +70,7 @@ def write_family(folder: Path, family: str, size: Size) -> None:
     import torch
     import transformers
 
-    quiet: Any = transformers.logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
+    quiet_transformers()
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(**config_of(family, size))
     auto: Any = transformers.AutoModelForCausalLM
@@ -146,9 +144,7 @@ def transformers_family(folder: Path, mode: str, size: Size) -> Callable[[], Any
     import transformers
 
     family, task = mode.split()
-    quiet: Any = transformers.logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
+    quiet_transformers()
     ids, mask = texts(size)
     if task == "encode":
         encoder: Any = transformers.AutoModel.from_pretrained(folder).eval()
@@ -216,5 +212,6 @@ def family_rows(
                 wanted=1.0,
                 s2s_mb=both.peaks[0],
                 peer_mb=both.peaks[1],
+                wanted_memory=WANTED_MEMORY,
                 same=same,
             )

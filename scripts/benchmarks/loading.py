@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.measure import Row, in_turn, speedup
 from benchmarks.worker import Worker, peak_megabytes
-from benchmarks.workload import FULL, Size, write_pair
+from benchmarks.workload import FULL, Size, quiet_transformers, write_pair
 
 #: BERT -> GPT-2, whose matrices have to be transposed, and BERT alone, whose file can be used as it is
 PAIR = Size(hidden_size=768, num_layers=4)
@@ -23,7 +23,8 @@ def load_rows(
     folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
 ) -> Iterator[Row]:
     """W4: a folder of 500 MB, each time in a new process after the imports; to the model in hand, and to the
-    end of a first short pass through it. Memory is what the process grew by, beside the size of the weights.
+    end of a first short pass through it, which cannot be quicker than reading the weights once. Memory is
+    what the process grew by, beside the size of the weights.
     """
     quick = size.hidden_size < FULL.hidden_size
     write_stack(folder.with_name("stack"), size if quick else STACK)
@@ -53,6 +54,7 @@ def load_rows(
             speedup=speedup(left, right),
             cpu_speedup=speedup(*cpu),
             wanted=1.0,
+            limit=weights * 2**20 / 1e9 / limits["matvec_gbytes"] if mode.endswith("used") else None,
             s2s_mb=growth["s2s"],
             peer_mb=weights,
             wanted_memory=_WANTED_MEMORY,
@@ -103,9 +105,7 @@ def transformers_load(folder: Path, mode: str, size: Size) -> Callable[[], Any]:
     """Load with transformers."""
     import transformers
 
-    quiet: Any = transformers.logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
+    quiet_transformers()
     if mode.startswith("pair"):
         assert transformers.BertModel  # these are imported when they are first named
         assert transformers.GPT2LMHeadModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,8 @@ from benchmarks.worker import Worker
 from benchmarks.workload import Size
 
 #: speed-up over transformers and share of its memory that the project wants (shares of time turned round)
-_WANTED = {"greedy": 3.0, "sampling": 5.0, "beam4": 3.0, "single": 2.5, "step": 1.54}
-_WANTED_MEMORY = 0.5
+_WANTED_STEP = 1.54
+WANTED_MEMORY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,18 @@ class Row:
     limit: float | None = None
     s2s_mb: float | None = None
     peer_mb: float | None = None
-    wanted_memory: float = _WANTED_MEMORY
+    wanted_memory: float | None = None
     same: str = ""  #: how far both made the same
 
     def as_json(self) -> dict[str, Any]:
-        """Every figure, and the share of memory."""
+        """Every figure, the share of memory, and the share of the limit that each program reached."""
         share = None if self.s2s_mb is None or not self.peer_mb else self.s2s_mb / self.peer_mb
-        return {**asdict(self), "memory": share}
+        reached = None if self.limit is None else [self._reached(one) for one in (self.s2s, self.peer)]
+        return {**asdict(self), "memory": share, "reached": reached}
+
+    def _reached(self, figure: float) -> float:
+        assert self.limit is not None
+        return figure / self.limit if self.unit.endswith("/s") else self.limit / figure
 
     def cells(self) -> list[str]:
         """The row as text for a table."""
@@ -50,7 +55,7 @@ class Row:
             return "" if value is None else format(value, form)
 
         memory = "" if self.s2s_mb is None else f"{self.s2s_mb:.0f} and {self.peer_mb:.0f}"
-        share = self.as_json()["memory"]
+        share, reached = (self.as_json()[name] for name in ("memory", "reached"))
         return [
             *(self.name, self.unit, number(self.s2s, ".3g"), number(self.peer, ".3g")),
             *(
@@ -58,6 +63,7 @@ class Row:
                 number(self.cpu_speedup, ".2f"),
                 number(self.wanted, ".2f"),
                 number(self.limit, ".3g"),
+                "" if reached is None else " and ".join(f"{one:.0%}" for one in reached),
             ),
             *(memory, number(share, ".2f"), number(self.wanted_memory if share else None, ".2f"), self.same),
         ]
@@ -89,16 +95,32 @@ class Both:
 
     left: list[float]
     right: list[float]
-    cpu_speedup: float
+    cpu: tuple[list[float], list[float]]  #: the same of processor time
     made: tuple[Any, Any]
     peaks: tuple[float, float]
 
+    @property
+    def cpu_speedup(self) -> float:
+        """As ``speedup``, of processor time."""
+        return speedup(*self.cpu)
 
-def beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: int, threads: int) -> Both:
-    """Measure ``pairs`` times in turn what s2s and ``peer`` do for a job, after a run of each to warm up."""
+
+def beside(
+    job: str,
+    mode: str,
+    folder: Path,
+    size: Size,
+    *,
+    peer: str,
+    peer_mode: str | None = None,
+    pairs: int,
+    threads: int,
+) -> Both:
+    """Measure ``pairs`` times in turn what s2s and ``peer`` do for a job, after a run of each to warm up.
+    ``peer_mode``: the peer's mode where it is not the same."""
     with (
         Worker("s2s", job, mode, folder=folder, size=size, threads=threads) as ours,
-        Worker(peer, job, mode, folder=folder, size=size, threads=threads) as theirs,
+        Worker(peer, job, peer_mode or mode, folder=folder, size=size, threads=threads) as theirs,
     ):
         made = (ours.measure()["made"], theirs.measure()["made"])
         if job == "train":  # the first run was a forward pass: let the optimizers make their state, too
@@ -111,57 +133,14 @@ def beside(job: str, mode: str, folder: Path, size: Size, *, peer: str, pairs: i
             return float(answers[which][-1]["seconds"])
 
         left, right = in_turn(partial(seconds, 0, ours), partial(seconds, 1, theirs), pairs)
-    cpu = [[answer["cpu_seconds"] for answer in side] for side in answers]
+    cpu = [[float(answer["cpu_seconds"]) for answer in side] for side in answers]
     return Both(
         left=left,
         right=right,
-        cpu_speedup=speedup(*cpu),
+        cpu=(cpu[0], cpu[1]),
         made=made,
         peaks=(answers[0][-1]["peak_mb"], answers[1][-1]["peak_mb"]),
     )
-
-
-def decode_rows(
-    folder: Path,
-    size: Size,
-    *,
-    modes: Sequence[str],
-    peer: str,
-    pairs: int,
-    threads: int,
-    limits: dict[str, float],
-) -> Iterator[Row]:
-    """W1: greedy, sampling and beams over many sources in tokens/s; one source in ms per token."""
-    for mode in modes:
-        single = mode == "single"
-        both = beside("decode", mode, folder, size, peer=peer, pairs=pairs, threads=threads)
-        wanted = size.single_new_tokens if single else size.new_tokens
-        for tokens in both.made:
-            if any(len(row) != wanted for row in tokens):
-                raise RuntimeError(f"{mode}: not every source got {wanted} new tokens")
-        count = 1 if single else size.sources
-        equal = sum(a == b for a, b in zip(*both.made, strict=True))
-        flops = 2 * size.token_weights * (4 if mode == "beam4" else 1)
-        if single:
-            figures = [1000 * median(times) / wanted for times in (both.left, both.right)]
-            limit = 4 * size.token_weights / limits["matvec_gbytes"] / 1e6
-        else:
-            figures = [count * wanted / median(times) for times in (both.left, both.right)]
-            limit = limits["matmul_gflops"] * 1e9 / flops
-        yield Row(
-            name=f"W1 {mode}",
-            unit="ms/token" if single else "tokens/s",
-            s2s=figures[0],
-            peer=figures[1],
-            peer_name=peer,
-            speedup=speedup(both.left, both.right),
-            cpu_speedup=both.cpu_speedup,
-            wanted=_WANTED[mode],
-            limit=limit,
-            s2s_mb=both.peaks[0],
-            peer_mb=both.peaks[1],
-            same="" if mode == "sampling" else f"{equal} of {count}",
-        )
 
 
 def train_rows(
@@ -180,10 +159,11 @@ def train_rows(
         peer_name=peer,
         speedup=speedup(both.left, both.right),
         cpu_speedup=both.cpu_speedup,
-        wanted=_WANTED["step"],
+        wanted=_WANTED_STEP,
         limit=6 * weights * tokens / limits["matmul_gflops"] / 1e9,
         s2s_mb=both.peaks[0],
         peer_mb=both.peaks[1],
+        wanted_memory=WANTED_MEMORY,
         same=f"losses differ by {abs(losses[0] - losses[1]) / abs(losses[1]):.0e}",
     )
 
@@ -192,15 +172,17 @@ def startup_rows(
     folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
 ) -> Iterator[Row]:
     """W3: commands from start to end, beside what a user of the peer would have to wait for."""
-    for name, ours, other, theirs in commands(folder):
-        seconds_of(ours)  # the files come into the cache
-        seconds_of(theirs)
-        left, right = in_turn(partial(seconds_of, ours), partial(seconds_of, theirs), pairs)
+    for start in commands(folder):
+        for command in (start.command, start.other):
+            seconds_of(command)  # the files come into the cache
+        least = min(seconds_of(start.least) for _ in range(3))
+        left, right = in_turn(partial(seconds_of, start.command), partial(seconds_of, start.other), pairs)
         yield Row(
-            name=f"W3 {name}",
+            name=f"W3 {start.name}",
             unit="s",
             s2s=median(left),
             peer=median(right),
-            peer_name=other,
+            peer_name=start.named,
             speedup=speedup(left, right),
+            limit=least,
         )

@@ -1,4 +1,4 @@
-"""What is measured: the same jobs done by s2s and by transformers, each as its own users would do it.
+"""What is measured: the same jobs done by s2s and by its peers, each as its own users would do it.
 
 A job is a function that does one measurement's work and returns what it made, for comparison: the new token
 ids of each source, or nothing. Only one program is imported in a process.
@@ -10,49 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ctranslate import ctranslate2_decode
+from benchmarks.decoding import s2s_decode, transformers_decode
 from benchmarks.families import s2s_family, transformers_family
 from benchmarks.loading import s2s_load, transformers_load
-from benchmarks.workload import DECODING, Size, sources, training_batches
+from benchmarks.workload import Size, quiet_transformers, training_batches
 
 Job = Callable[[], Any]
 #: AdamW as both use it
 _RATE = 5e-5
-
-
-def s2s_decode(folder: Path, mode: str, size: Size) -> Job:
-    """Generate with s2s."""
-    import seq2seq_cli
-
-    model = seq2seq_cli.load(folder).model
-    ids, mask = sources(size, one=mode == "single")
-    options = _options(mode, size)
-
-    def job() -> list[list[int]]:
-        return [hypotheses[0].ids for hypotheses in seq2seq_cli.generate_ids(model, ids, mask, **options)]
-
-    return job
-
-
-def transformers_decode(folder: Path, mode: str, size: Size) -> Job:
-    """Generate with transformers."""
-    import torch
-
-    model = _encoder_decoder(folder).eval()
-    ids, mask = sources(size, one=mode == "single")
-    options = {"do_sample": False, "num_beams": 1, **_options(mode, size)}
-
-    def job() -> list[list[int]]:
-        torch.manual_seed(0)
-        tokens: list[list[int]] = model.generate(ids, attention_mask=mask, **options)[:, 1:].tolist()
-        return tokens
-
-    return job
-
-
-def _options(mode: str, size: Size) -> dict[str, Any]:
-    """An exact number of new tokens, whatever the random weights prefer."""
-    count = size.single_new_tokens if mode == "single" else size.new_tokens
-    return {**DECODING[mode], "max_new_tokens": count, "min_new_tokens": count}
 
 
 def s2s_train(folder: Path, mode: str, size: Size) -> Job:
@@ -127,14 +93,13 @@ def _steps(module: Any, optimizer: Any, loss: Callable[[Any, Any], Any], size: S
 def _encoder_decoder(folder: Path) -> Any:
     import transformers
 
-    quiet: Any = transformers.logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
+    quiet_transformers()
     return transformers.EncoderDecoderModel.from_pretrained(folder)
 
 
 def limits(folder: Path, mode: str, size: Size) -> Job:
-    """What the machine gives: float32 matrix product (GFLOP/s), copy and matrix-vector product (GB/s)."""
+    """What the machine gives: matrix product in float32 (GFLOP/s) and in whole numbers of eight bits (GOP/s),
+    copy and matrix-vector product (GB/s)."""
     import time
 
     import torch
@@ -150,11 +115,13 @@ def limits(folder: Path, mode: str, size: Size) -> Job:
     def job() -> dict[str, float]:
         square = torch.randn(2048, 2048)
         product = torch.empty(2048, 2048)
+        whole = torch.randint(-127, 128, (2048, 2048), dtype=torch.int8)
         matrix, vector = torch.randn(50_000, 384), torch.randn(384)
         source = torch.randn(50_000_000)
         copy = torch.empty_like(source)
         return {
             "matmul_gflops": 2 * 2048**3 / best(lambda: torch.mm(square, square, out=product)) / 1e9,
+            "int8_gops": 2 * 2048**3 / best(lambda: torch._int_mm(whole, whole.t())) / 1e9,
             "copy_gbytes": 2 * source.nbytes / best(lambda: copy.copy_(source)) / 1e9,
             "matvec_gbytes": matrix.nbytes / best(lambda: matrix @ vector) / 1e9,
         }
@@ -171,5 +138,6 @@ JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("transformers", "load"): transformers_load,
     ("s2s", "family"): s2s_family,
     ("transformers", "family"): transformers_family,
+    ("ctranslate2", "decode"): ctranslate2_decode,
     ("machine", "limits"): limits,
 }

@@ -20,6 +20,9 @@ from typing import Any
 
 from benchmarks.workload import Size, as_arguments
 
+#: what says to every program how many threads it has; the child does not import torch for that
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class Worker:
     """The parent's end. RuntimeError, with the child's last words, when the child dies."""
@@ -35,7 +38,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+            env={**os.environ, **dict.fromkeys(_THREADS, str(threads)), "TOKENIZERS_PARALLELISM": "false"},
         )
 
     def __enter__(self) -> Worker:
@@ -73,11 +76,8 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing that a library prints may get between the answers
-    import torch
-
     from benchmarks.programs import JOBS
 
-    torch.set_num_threads(order["threads"])
     make = JOBS[order["program"], order["job"]]
     job = make(Path(order["folder"]), order["mode"], Size(**order["size"]))
     for _ in sys.stdin:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+#: pad is neither start nor eos: transformers would hide every target token that equals it
+_IDS = {"decoder_start_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 #: words that the tokenizer of the start-up model is trained on
 _LINES = ("show all customers", "list the orders of a customer", "count products by department")
 
@@ -66,7 +68,7 @@ QUICK = Size(
     steps=1,
 )
 
-#: what is asked of generation beside the exact number of tokens; both programs know these names
+#: what is asked of generation beside the exact number of tokens; s2s and transformers know these names
 DECODING: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampling": {
@@ -79,6 +81,26 @@ DECODING: dict[str, dict[str, Any]] = {
     "beam4": {"num_beams": 4},
     "single": {},
 }
+#: modes of decoding beside each peer: a strategy, and the precision of the weights where it is not float32.
+#: transformers has no eight bits of its own on a CPU and stays in float32
+MODES: dict[str, tuple[str, ...]] = {
+    "transformers": (*DECODING, "greedy-int8", "single-int8"),
+    "ctranslate2": ("greedy", "beam4", "single", "greedy-int8", "beam4-int8", "single-int8"),
+}
+
+
+def parts_of(mode: str) -> tuple[str, str]:
+    """ "beam4-int8" -> ("beam4", "int8"), "beam4" -> ("beam4", "float32")."""
+    strategy, _, precision = mode.partition("-")
+    return strategy, precision or "float32"
+
+
+def asked(strategy: str, size: Size) -> dict[str, Any]:
+    """The options of a strategy (or of beamN), with an exact number of new tokens, whatever the random
+    weights prefer."""
+    count = size.single_new_tokens if strategy == "single" else size.new_tokens
+    options = DECODING[strategy] if strategy in DECODING else {"num_beams": int(strategy[len("beam") :])}
+    return {**options, "max_new_tokens": count, "min_new_tokens": count}
 
 
 def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
@@ -104,14 +126,54 @@ def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
         made = train_tokenizer("bpe", size.target_vocabulary, _LINES)
     else:
         encoder["vocab_size"], decoder["vocab_size"] = size.source_vocabulary, size.target_vocabulary
-    # pad is neither start nor eos: transformers would hide every target token that equals it
-    ids = {"decoder_start_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     pair = combine(
         Side(family="bert", config=encoder, tokenizer=made),
         Side(family="gpt2", config=decoder, tokenizer=made),
-        settings=ids,
+        settings=_IDS,
     )
     save_bundle(pair, folder, overwrite=True)
+
+
+def write_bart(folder: Path, size: Size) -> None:
+    """Write a BART of the pair's sizes, one vocabulary for both sides, with fresh weights (seed 0).
+
+    They are drawn wider than usual: at 0.02 every text would be the start token again and again, and
+    programs that write the same would prove nothing.
+    """
+    from dataclasses import replace
+
+    from seq2seq_cli.checkpoint.saving import save_bundle
+    from seq2seq_cli.combiner import Side, combine
+
+    sides = {
+        f"{side}_{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in {
+            "layers": size.num_layers,
+            "attention_heads": size.num_heads,
+            "ffn_dim": 4 * size.hidden_size,
+        }.items()
+    }
+    config = {
+        "vocab_size": size.target_vocabulary,
+        "d_model": size.hidden_size,
+        "init_std": 0.1,
+        **sides,
+    }
+    side = Side(family="bart", config=config)
+    pair = combine(side, side, settings=_IDS, share="embeddings")
+    # not the default: at the last of N tokens an end would be forced
+    whole = {"model_type": "bart", **config, **_IDS, "forced_eos_token_id": None}
+    save_bundle(replace(pair, config=whole), folder, overwrite=True)
+
+
+def quiet_transformers() -> None:
+    """Let transformers say neither what it loads nor how far it is."""
+    import transformers
+
+    quiet: Any = transformers.logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
 
 
 def sources(size: Size, *, one: bool) -> tuple[Any, Any]:

@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from benchmarks import shown  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.ctranslate import convert, ctranslate2_decode  # noqa: E402
+from benchmarks.decoding import s2s_decode  # noqa: E402
 from benchmarks.measure import Row, in_turn, speedup  # noqa: E402
-from benchmarks.workload import FULL  # noqa: E402
+from benchmarks.workload import FULL, MODES, QUICK, sources, write_bart, write_pair  # noqa: E402
 
 
 def test_pairs_are_measured_in_turn() -> None:
@@ -42,31 +47,129 @@ def test_work_of_the_full_size() -> None:
 def test_row_without_memory() -> None:
     row = Row(name="W3", unit="s", s2s=1.0, peer=2.0, peer_name="import torch", speedup=2.0)
     assert row.as_json()["memory"] is None
-    assert len(row.cells()) == 12
+    assert row.as_json()["reached"] is None
+    assert len(shown.rows([row], "import torch").splitlines()) == 2
+
+
+def test_share_of_the_limit_that_is_reached() -> None:
+    """More tokens a second are closer to the limit, more milliseconds a token are further away."""
+    figures = {"name": "W1", "s2s": 50.0, "peer": 25.0, "peer_name": "transformers", "speedup": 2.0}
+    assert Row(**figures, unit="tokens/s", limit=100.0).as_json()["reached"] == [0.5, 0.25]
+    assert Row(**figures, unit="ms/token", limit=5.0).as_json()["reached"] == [0.1, 0.2]
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bart") / "model"
+    write_bart(folder, QUICK)
+    return folder
+
+
+def test_texts_of_the_bart_depend_on_their_sources(bart: Path) -> None:
+    """Else programs that make the same would prove nothing; transformers reads it as its own, too."""
+    import transformers
+
+    ours = s2s_decode(bart, "greedy", QUICK)()
+    assert len({tuple(row) for row in ours}) > 3
+    assert {len(row) for row in ours} == {QUICK.new_tokens}
+    model = transformers.BartForConditionalGeneration.from_pretrained(bart).eval()
+    ids, mask = sources(QUICK, one=False)
+    count = {"max_new_tokens": QUICK.new_tokens, "min_new_tokens": QUICK.new_tokens}
+    theirs = model.generate(ids, attention_mask=mask, do_sample=False, num_beams=1, **count)
+    assert ours == theirs[:, 1:].tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam4", "single"])
+def test_ctranslate2_makes_the_same(bart: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ctranslate2", reason="comes with scripts/bench --peer ctranslate2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if not bart.with_name("ctranslate2-float32").exists():
+        convert(bart, QUICK, {"float32"})
+    assert ctranslate2_decode(bart, mode, QUICK)() == s2s_decode(bart, mode, QUICK)()
+
+
+def test_a_peer_that_is_not_there_is_named(bart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.ctranslate.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"ctranslate2 is not installed · pip install '\.\[bench\]'"):
+        convert(bart, QUICK, {"float32"})
+
+
+@pytest.mark.parametrize("mode", MODES["transformers"])
+def test_s2s_computes_no_scores_that_nobody_asked_for(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peers compute none either; and int8 means rounded matrices."""
+    from seq2seq_cli.decoding import generate
+    from seq2seq_cli.model.quantized import QuantizedLinear
+
+    seen = []
+    run = generate.run
+
+    def spy(model: Any, *given: Any, **named: Any) -> Any:
+        seen.append((any(isinstance(m, QuantizedLinear) for m in model.modules()), named))
+        return run(model, *given, **named)
+
+    monkeypatch.setattr(generate, "run", spy)
+    write_pair(tmp_path / "pair", QUICK)
+    found = s2s_decode(tmp_path / "pair", mode, QUICK)()
+    assert seen == [(mode.endswith("int8"), {"with_scores": False})]
+    assert {len(row) for row in found} == {QUICK.new_tokens}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --peer ctranslate2", "train is not measured beside ctranslate2"),
+        ("decode --peer ctranslate2 --only sampling", "no row 'sampling' beside ctranslate2"),
+        ("families --only greedy", "families has no row 'greedy'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments.split())
+    assert said in capsys.readouterr().err
+
+
+def bench(*arguments: str) -> Any:
+    """What scripts/bench says as JSON, with one thread and tiny sizes."""
+    done = subprocess.run(
+        [str(SCRIPTS / "bench"), *arguments, "--quick", "--threads", "1", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["decode", "train", "load"])
 def test_both_programs_make_the_same(kind: str) -> None:
     """The comparison is worth something only when both sides do the same work."""
-    only = ["--only", "greedy", "--only", "beam4"] if kind == "decode" else []
-    done = subprocess.run(
-        [str(SCRIPTS / "bench"), kind, "--quick", "--json", *only],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    only = ["--only", "greedy", "--only", "beam4", "--only", "greedy-int8"] if kind == "decode" else []
+    found = bench(kind, *only)
     assert found["machine"]["torch"].startswith("2.")
     for row in found["rows"]:
         assert row["s2s"] > 0
         assert row["peer_mb"] > 0
     if kind == "decode":
-        assert [row["same"] for row in found["rows"]] == ["8 of 8", "8 of 8"]
+        names = ("greedy", "beam4", "greedy-int8", "greedy-int8 beside float32")
+        assert [row["name"] for row in found["rows"]] == [f"W1 {name}" for name in names]
+        assert [row["same"] for row in found["rows"]] == ["8 of 8", "8 of 8", "", ""]
     elif kind == "load":
         assert [row["name"] for row in found["rows"]] == [
             f"W4 load {mode}" for mode in ("stack", "stack used", "pair", "pair used")
         ]
     else:
         assert float(found["rows"][0]["same"].rpartition(" ")[2]) < 1e-5
+
+
+@pytest.mark.slow
+def test_ctranslate2_has_rows() -> None:
+    pytest.importorskip("ctranslate2", reason="comes with scripts/bench --peer ctranslate2")
+    found = bench("decode", "--peer", "ctranslate2", "--only", "greedy", "--only", "greedy-int8")
+    assert [row["name"] for row in found["rows"]] == ["W5 greedy", "W5 greedy-int8"]
+    assert found["rows"][0]["same"] == "8 of 8"
+    assert found["machine"]["ctranslate2"]

@@ -32,7 +32,7 @@ class Repository:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "scripts").mkdir(parents=True)
-        for name in ("common", "test", "demo"):
+        for name in ("common", "test", "demo", "bench"):
             shutil.copy(SCRIPTS / name, root / "scripts" / name)
         (root / "scripts" / "constraints.txt").write_text("numpy==2.0\ntorch==2.13.0\n")
         (root / "pyproject.toml").write_text("[project]\n")
@@ -94,6 +94,20 @@ def test_changed_requirements_are_installed(repository: Repository, name: str) -
         file.write("# changed\n")
     repository.run()
     assert len(repository.pip_calls()) == 4
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_peer_is_installed_when_it_is_asked_for(repository: Repository, there: bool) -> None:
+    repository.make_venv()
+    modules = repository.root / "modules"
+    modules.mkdir()
+    (modules / "ctranslate2.py").write_text("" if there else "raise ImportError\n")
+    given = {"script": "bench", "PYTHONPATH": str(modules)}
+    assert repository.run("decode", **given).stdout == "ran benchmarks decode\n"
+    assert len(repository.pip_calls()) == 2
+    done = repository.run("decode", "--peer=ctranslate2", **given)
+    assert done.stdout == "ran benchmarks decode --peer=ctranslate2\n", done.stderr
+    assert repository.pip_calls()[2:] == [] if there else repository.pip_calls()[2].endswith("-e .[bench]")
 
 
 def test_a_failed_installation_is_reported_and_repaired(repository: Repository) -> None:
