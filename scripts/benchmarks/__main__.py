@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import shown
+from benchmarks import products, shown
 from benchmarks.ctranslate import convert
 from benchmarks.decoding import decode_rows
 from benchmarks.families import FAMILIES, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
+from benchmarks.worker import Worker
 from benchmarks.workload import FULL, MODES, QUICK, Size, parts_of, write_bart, write_pair
 
 _PEERS = ("transformers", "ctranslate2")
@@ -29,10 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one kind of benchmark; 0 when it ran, whatever it found."""
     options = _options(arguments)
     size = QUICK if options.quick else FULL
+    measure = {"products": _products}.get(options.kind, _beside)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         limits = machine_limits(folder, size, options.threads)
-        found, text = _beside(options, folder, size, limits)
+        found, text = measure(options, folder, size, limits)
     machine = _machine(options, limits)
     if options.json:
         print(json.dumps({"machine": machine, **found}, indent=2))
@@ -68,6 +70,15 @@ def _beside(
     return {"pairs": pairs, "rows": [row.as_json() for row in rows]}, shown.rows(rows, options.peer)
 
 
+def _products(
+    options: argparse.Namespace, folder: Path, size: Size, limits: dict[str, float]
+) -> tuple[dict[str, Any], str]:
+    """Products in every layout, by torch alone."""
+    with Worker("machine", "products", "", folder=folder, size=size, threads=options.threads) as worker:
+        found = worker.measure()["made"]
+    return {"products": found}, shown.columns(products.table(found))
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, those that do not go together refused."""
     modes = tuple(dict.fromkeys(mode for of_peer in MODES.values() for mode in of_peer))
@@ -76,7 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
     )
-    kinds = ("decode", "train", "startup", "load", "families")
+    kinds = ("decode", "train", "startup", "load", "families", "products")
     parser.add_argument("kind", choices=kinds, help="what is measured")
     parser.add_argument("--peer", choices=_PEERS, default="transformers", help="measured beside s2s")
     parser.add_argument(
@@ -116,13 +127,14 @@ def _say(text: str) -> None:
 def _machine(options: argparse.Namespace, limits: dict[str, float]) -> dict[str, Any]:
     from importlib.metadata import version
 
+    peer = () if options.kind == "products" else (options.peer,)
     return {
         "cores": os.cpu_count(),
         "threads": options.threads,
         "load": round(os.getloadavg()[0], 2),
         "architecture": platform.machine(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", options.peer, "s2s")},
+        **{name: version(name) for name in ("torch", *peer, "s2s")},
         **{name: round(value, 1) for name, value in limits.items()},
     }
 

@@ -14,6 +14,7 @@ from benchmarks.ctranslate import ctranslate2_decode
 from benchmarks.decoding import s2s_decode, transformers_decode
 from benchmarks.families import s2s_family, transformers_family
 from benchmarks.loading import s2s_load, transformers_load
+from benchmarks.products import products
 from benchmarks.workload import Size, quiet_transformers, training_batches
 
 Job = Callable[[], Any]
@@ -140,4 +141,5 @@ JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("transformers", "family"): transformers_family,
     ("ctranslate2", "decode"): ctranslate2_decode,
     ("machine", "limits"): limits,
+    ("machine", "products"): products,
 }

@@ -13,7 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmarks import shown  # noqa: E402
+from benchmarks import products, shown  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.ctranslate import convert, ctranslate2_decode  # noqa: E402
 from benchmarks.decoding import s2s_decode  # noqa: E402
@@ -116,6 +116,34 @@ def test_s2s_computes_no_scores_that_nobody_asked_for(
     assert {len(row) for row in found} == {QUICK.new_tokens}
 
 
+@pytest.mark.parametrize("rows", products.ROWS)
+def test_layouts_are_ways_to_the_same_product(rows: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    # whole numbers, which eight bits hold exactly
+    x = torch.randint(-3, 4, (rows, 16), generator=generator).float()
+    weight = torch.randint(-3, 4, (24, 16), generator=generator).float()
+    ways = products.layouts(weight, rows)
+    assert len(ways) >= 4
+    for name, product in ways.items():
+        y = product(x.to(torch.int8) if name == products.INT8 else x).float()
+        y = y.t() if name == "weight @ x.T" else y
+        torch.testing.assert_close(y, x @ weight.T, msg=name)
+
+
+def test_products_are_shown_by_layout() -> None:
+    found = [
+        {"rows": 1, "in": inner, "out": 4, "layout": layout, "gflops": rate}
+        for layout, inner, rate in (("a", 2, 1.0), ("a", 3, 2.0), ("b", 2, 3.0), ("b", 3, 4.0))
+    ]
+    assert products.table(found) == [
+        ["GFLOP/s", "[1×2]·[2×4]", "[1×3]·[3×4]"],
+        ["a", "1", "2"],
+        ["b", "3", "4"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -173,3 +201,9 @@ def test_ctranslate2_has_rows() -> None:
     assert [row["name"] for row in found["rows"]] == ["W5 greedy", "W5 greedy-int8"]
     assert found["rows"][0]["same"] == "8 of 8"
     assert found["machine"]["ctranslate2"]
+
+
+@pytest.mark.slow
+def test_products_have_rates() -> None:
+    found = bench("products")
+    assert all(one["gflops"] > 0 for one in found["products"])
