@@ -20,6 +20,7 @@ from benchmarks.decoding import decode_rows
 from benchmarks.families import FAMILIES, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
+from benchmarks.scale import decode_points, line_points
 from benchmarks.worker import Worker
 from benchmarks.workload import FULL, MODES, QUICK, Size, parts_of, write_bart, write_pair
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one kind of benchmark; 0 when it ran, whatever it found."""
     options = _options(arguments)
     size = QUICK if options.quick else FULL
-    measure = {"products": _products}.get(options.kind, _beside)
+    measure = {"products": _products, "scale": _scale}.get(options.kind, _beside)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         limits = machine_limits(folder, size, options.threads)
@@ -70,6 +71,29 @@ def _beside(
     return {"pairs": pairs, "rows": [row.as_json() for row in rows]}, shown.rows(rows, options.peer)
 
 
+def _scale(
+    options: argparse.Namespace, folder: Path, size: Size, limits: dict[str, float]
+) -> tuple[dict[str, Any], str]:
+    """Curves of time and memory."""
+    pairs = options.pairs or (1 if options.quick else 3)
+    _say(f"scale: {pairs} pairs, s2s and {options.peer} in turn, {options.threads} threads")
+    given: dict[str, Any] = {"quick": options.quick, "peer": options.peer, "pairs": pairs}
+    counts = (10, 100) if options.quick else tuple(10**power for power in range(2, 7))
+    points = []
+    for part in (
+        decode_points(folder, size, threads=options.threads, limits=limits, **given),
+        line_points(folder.with_name("tiny"), counts, options.threads),
+    ):
+        for point in part:
+            _say(f"  {point.curve} {point.value}: {point.s2s.seconds:.3g} s, {point.s2s.peak_mb:.0f} MB")
+            points.append(point)
+    if options.plot:
+        note = f"{options.threads} threads, {platform.machine()}; arithmetic: at the machine's best rate"
+        Path(options.plot).write_text(shown.plot(points, options.peer, note), encoding="utf-8")
+    found = {"points": [point.as_json() for point in points], "growth": shown.growths(points)}
+    return {"pairs": pairs, **found}, shown.curves(points, options.peer)
+
+
 def _products(
     options: argparse.Namespace, folder: Path, size: Size, limits: dict[str, float]
 ) -> tuple[dict[str, Any], str]:
@@ -87,7 +111,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
     )
-    kinds = ("decode", "train", "startup", "load", "families", "products")
+    kinds = ("decode", "train", "startup", "load", "families", "scale", "products")
     parser.add_argument("kind", choices=kinds, help="what is measured")
     parser.add_argument("--peer", choices=_PEERS, default="transformers", help="measured beside s2s")
     parser.add_argument(
@@ -97,15 +121,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="ROW",
         help=f"of decode ({', '.join(modes)}) or families (a family's name): this row (may be repeated)",
     )
-    parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5)")
+    parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5, of scale 3)")
     parser.add_argument("--threads", type=_count, default=2, help="threads of each program (default 2)")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--plot", metavar="FILE", help="of scale: draw the curves into this SVG file")
     options = parser.parse_args(arguments)
     if options.peer == "ctranslate2" and options.kind != "decode":
         parser.error(f"{options.kind} is not measured beside ctranslate2, only decode is")
+    if options.plot and options.kind != "scale":
+        parser.error(f"--plot draws scale, not {options.kind}")
     known = {"decode": MODES[options.peer], "families": FAMILIES}.get(options.kind, ())
     for row in options.only or ():
         if row not in known:

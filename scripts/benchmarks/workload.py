@@ -24,6 +24,7 @@ class Size:
     sources: int = 64
     shortest: int = 8
     longest: int = 48
+    source_positions: int = 512
     new_tokens: int = 32
     single_new_tokens: int = 64
     batch: int = 16
@@ -114,6 +115,7 @@ def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
         "num_hidden_layers": size.num_layers,
         "num_attention_heads": size.num_heads,
         "intermediate_size": 4 * size.hidden_size,
+        "max_position_embeddings": size.source_positions,
     }
     decoder: dict[str, Any] = {
         "n_embd": size.hidden_size,
@@ -157,6 +159,7 @@ def write_bart(folder: Path, size: Size) -> None:
     config = {
         "vocab_size": size.target_vocabulary,
         "d_model": size.hidden_size,
+        "max_position_embeddings": size.source_positions,
         "init_std": 0.1,
         **sides,
     }

@@ -150,6 +150,7 @@ def test_products_are_shown_by_layout() -> None:
         ("train --peer ctranslate2", "train is not measured beside ctranslate2"),
         ("decode --peer ctranslate2 --only sampling", "no row 'sampling' beside ctranslate2"),
         ("families --only greedy", "families has no row 'greedy'"),
+        ("decode --plot curves.svg", "--plot draws scale, not decode"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -207,3 +208,13 @@ def test_ctranslate2_has_rows() -> None:
 def test_products_have_rates() -> None:
     found = bench("products")
     assert all(one["gflops"] > 0 for one in found["products"])
+
+
+@pytest.mark.slow
+def test_scale_has_curves(tmp_path: Path) -> None:
+    found = bench("scale", "--plot", str(tmp_path / "curves.svg"))
+    assert list(found["growth"]) == ["batch", "source length", "target length", "beams", "lines"]
+    assert (tmp_path / "curves.svg").read_text().startswith("<svg")
+    lines = [point for point in found["points"] if point["curve"] == "lines"]
+    assert [point["value"] for point in lines] == [10, 100]
+    assert all(point["s2s"]["peak_mb"] > 50 for point in found["points"])
