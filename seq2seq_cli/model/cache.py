@@ -104,6 +104,32 @@ class KVCache:
                 store[:, :, : self.slots] = store[:, :, self._filled]
         self._first = 0
 
+    def take_back(self, counts: Tensor) -> None:
+        """Hide the last ``counts`` [R] filled slots of each row. Those that all rows gave back are free
+        again; once most of the others are hidden, each row's visible slots move together."""
+        free = int(counts.min())
+        self.length -= free
+        self.slots -= free
+        if self.mask is not None:
+            self.mask = self.mask[:, : self.slots]
+        counts = counts - free
+        if self.mask is None and not bool(counts.any()):
+            return
+        kept = torch.arange(self.slots, device=counts.device) < self.slots - counts[:, None]
+        self.mask = kept if self.mask is None else self.mask & kept
+        width = int(self.mask.sum(1).max())
+        if self.slots > 2 * width:
+            self._close_up(self.mask.long().sort(dim=1, stable=True).indices[:, -width:])
+
+    def _close_up(self, places: Tensor) -> None:
+        """Keep the filled slots ``places`` [R, W] of each row alone, in that order."""
+        assert self.mask is not None
+        self.mask = self.mask.gather(1, places)
+        for store in (store for stored in self._self for store in stored or ()):
+            chosen = places[:, None, :, None].expand(-1, store.shape[1], -1, store.shape[3])
+            store[:, :, : places.shape[1]] = store[:, :, self._filled].gather(2, chosen)
+        self._first, self.slots = 0, places.shape[1]
+
     def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
         """Keep the given rows [R'] of the self-attention part, in that order (beam reordering, finished
         rows leaving). ``sources`` [B'] does the same for the source's keys and values."""
