@@ -58,9 +58,11 @@ class TextGenerator:
         self._source = source_tokenizer
         self._target = target_tokenizer
         self._decoding = spell(decoding, target_tokenizer)
-        # penalties that look at the source compare ids: those of the target, then
+        # what looks at the source compares ids: those of the target, then
         self._respelled = source_tokenizer.fingerprint != target_tokenizer.fingerprint and (
-            decoding.encoder_repetition_penalty != 1.0 or decoding.encoder_no_repeat_ngram_size > 0
+            decoding.encoder_repetition_penalty != 1.0
+            or decoding.encoder_no_repeat_ngram_size > 0
+            or decoding.prompt_lookup > 0
         )
         self._batch_tokens = batch_tokens
         self._truncate = truncate

@@ -15,6 +15,7 @@ from seq2seq_cli.decoding.constrained import constrained_beam_search
 from seq2seq_cli.decoding.contrastive import contrastive_search
 from seq2seq_cli.decoding.greedy import choose_greedily
 from seq2seq_cli.decoding.groups import group_beam_search
+from seq2seq_cli.decoding.lookup import look_up
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
@@ -105,8 +106,11 @@ def _run(
 ) -> list[list[Hypothesis]]:
     _check_input(model, ids, mask)
     refuse_unspelled(decoding)
-    vocab_size = (model.decoder if isinstance(model, Seq2Seq) else model).config.vocab_size
+    writer = model.decoder if isinstance(model, Seq2Seq) else model
+    vocab_size = writer.config.vocab_size
     check_ids(decoding, vocab_size)
+    if decoding.prompt_lookup:
+        _refuse_lookup(writer)
     encoded = None
     if isinstance(model, Seq2Seq):
         if decoding.start is None:
@@ -132,9 +136,12 @@ def _run(
         decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
     )
     search = _search(decoding, decoder, firsts)
+    if search is not None and token_scores:
+        raise UsageError("token_scores goes with greedy decoding and sampling", remedy="leave it out")
+    if decoding.prompt_lookup:
+        scored = with_scores or token_scores
+        search = partial(look_up, source=source, with_scores=scored, token_scores=token_scores, tell=tell)
     if search is not None:
-        if token_scores:
-            raise UsageError("token_scores goes with greedy decoding and sampling", remedy="leave it out")
         return search(
             stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
         )
@@ -165,6 +172,14 @@ def _run(
     )
     groups = [flat[i : i + copies] for i in range(0, len(flat), copies)]
     return [sorted(group, key=lambda h: -h.score) for group in groups]
+
+
+def _refuse_lookup(decoder: Stack) -> None:
+    """UsageError for a decoder that cannot take back what it has read."""
+    if decoder.open_place is not None:
+        raise UsageError("prompt_lookup needs a model that writes left to right", remedy="remove it")
+    if decoder.memory:
+        raise UsageError("prompt_lookup needs a model that forgets nothing", remedy="remove it")
 
 
 def _telling(choose: Choose, tell: Tell) -> Choose:

@@ -121,6 +121,7 @@ class Decoding:
     diversity_penalty: float
     force_words_ids: tuple[tuple[tuple[int, ...], ...], ...]
     penalty_alpha: float
+    prompt_lookup: int
     wording: Wording
 
     @property
@@ -223,6 +224,7 @@ _WORDS = ("force_words", "force_words_ids")
 def _compatible(wished: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """What was ``wished`` for, without the parts of a strategy that the one ``asked`` for excludes."""
     left, gone = dict(wished), set[str]()
+    copying = bool(asked.get("prompt_lookup"))
     contrastive = bool(asked.get("penalty_alpha"))
     sampled = bool(asked.get("do_sample"))
     forced = any(asked.get(name) for name in _WORDS)
@@ -231,6 +233,10 @@ def _compatible(wished: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str
         gone |= {"do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
     elif left.get("penalty_alpha") and (sampled or forced or grouped or _is_more(asked.get("num_beams"), 1)):
         gone |= {"penalty_alpha", "top_k"}
+    if copying:
+        gone |= {"penalty_alpha", "do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
+    elif sampled or contrastive or forced or grouped or _is_more(asked.get("num_beams"), 1):
+        gone |= {"prompt_lookup"}
     if sampled:
         gone |= {*_GROUPS, *_WORDS}
     if forced:
@@ -295,6 +301,7 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         diversity_penalty=either(options.diversity_penalty, 0.0),
         force_words_ids=tuple(tuple(map(tuple, each)) for each in options.force_words_ids or ()),
         penalty_alpha=either(options.penalty_alpha, 0.0),
+        prompt_lookup=either(options.prompt_lookup, 0),
         wording=Wording(
             force_words=tuple(map(tuple, options.force_words or ())),
             bad_words=tuple(options.bad_words or ()),

@@ -44,8 +44,17 @@ class Stepper:
         """Take in one token a row [R], without the scores that follow -> its states [R, D]."""
         return self._take(tokens[:, None], None)
 
+    def read(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Take in tokens [R, Q], those where ``mask`` [R, Q] is true -> scores [R, Q, V] behind each."""
+        self._take(tokens, mask)
+        return self.scores(self.states)
+
+    def take_back(self, counts: Tensor) -> None:
+        """Forget the last ``counts`` [R] of the places that were taken in, masked ones counted."""
+        self._cache.take_back(counts)
+
     def scores(self, states: Tensor) -> Tensor:
-        """States [R, D] -> scores [R, V] of the next token."""
+        """States [..., D] -> scores [..., V] of the next token."""
         return self._decoder.logits(states)
 
     def _take(self, ids: Tensor, mask: Tensor | None) -> Tensor:

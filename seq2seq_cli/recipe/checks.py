@@ -111,9 +111,16 @@ def strategy_problems(section: GenerationSection, prefix: str, *, complete: bool
     if alpha and (beams or 1) > 1:
         what = f"penalty_alpha {alpha} does not go with num_beams {beams}"
         yield clash(what, "remove one of them", "penalty_alpha", "num_beams")
+    lookup = section.prompt_lookup
+    if lookup and (beams or 1) > 1:
+        what = f"prompt_lookup {lookup} does not go with num_beams {beams}"
+        yield clash(what, "remove one of them", "prompt_lookup", "num_beams")
+    if lookup and alpha:
+        what = f"prompt_lookup {lookup} does not go with penalty_alpha {alpha}"
+        yield clash(what, "remove one of them", "prompt_lookup", "penalty_alpha")
     if alpha and (complete or section.top_k is not None) and (section.top_k or 0) < 2:
         yield clash("penalty_alpha needs top_k of at least 2", "set top_k", "penalty_alpha", "top_k")
-    searches = {"penalty_alpha": alpha, "num_beam_groups": groups > 1, words: forced}
+    searches = {"penalty_alpha": alpha, "num_beam_groups": groups > 1, words: forced, "prompt_lookup": lookup}
     for name in (name for name, asked in searches.items() if asked and sampled):
         yield clash(f"{name} does not go with sampling", "turn sampling off", name, "do_sample")
     if forced and groups > 1:

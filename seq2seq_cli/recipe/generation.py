@@ -85,6 +85,10 @@ class GenerationSection(Section):
         default=None,
         description="outputs follow it: regex:PATTERN, json:SCHEMA, lark:RULES, a file, or a name of ours",
     )
+    prompt_lookup: CountOrZero | None = Field(
+        default=None,
+        description="greedy: guess so many tokens ahead from source and prompt, check them in one step",
+    )
     do_sample: bool | None = Field(default=None, description="draw tokens instead of taking the likeliest")
     temperature: Positive | None = Field(
         default=None, description="below 1 sharper, above 1 more varied; samples"
