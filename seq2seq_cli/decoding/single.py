@@ -34,7 +34,8 @@ def follow(
     """Extend each prompt [R, P] token by token until eos, a stop text or its limit [R].
 
     scores [R, V] are those after the prompt. Finished rows leave the batch once an eighth of it is done:
-    earlier would copy the cache for little, later would compute rows that nobody needs.
+    earlier would copy the cache for little, later would compute rows that nobody needs. Those at their limit
+    leave at once, because the model may have no place for another token of theirs.
     """
     rows = torch.arange(prompt.shape[0], device=prompt.device)
     longest = int(limits.max())
@@ -60,13 +61,14 @@ def follow(
         history = torch.cat([history, chosen[:, None]], dim=1)
         if visible is not None:
             visible = torch.cat([visible, visible.new_ones(visible.shape[0], 1)], dim=1)
-        done = done | is_any_of(chosen, eos) | (limits[rows] <= step + 1)
+        spent = limits[rows] <= step + 1
+        done = done | is_any_of(chosen, eos) | spent
         if stop is not None:
             done = done | stop.hits(history, visible)
         finished = int(done.sum())
         if finished == done.shape[0]:
             break
-        if finished * 8 >= done.shape[0]:
+        if finished * 8 >= done.shape[0] or bool(spent.any()):
             kept = (~done).nonzero()[:, 0]
             stepper.select(kept, sources=kept)
             rows, history, chosen, done = rows[kept], history[kept], chosen[kept], done[kept]

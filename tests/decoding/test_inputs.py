@@ -77,3 +77,15 @@ def test_a_stack_that_is_called_with_too_many_tokens(family: str, tmp_path: Path
         model(torch.full((1, most), 7))
         with pytest.raises(ValueError, match=f"^{most + 1} tokens are more than the {most} positions$"):
             model(torch.full((1, most + 1), 7))
+
+
+def test_one_row_that_reaches_the_last_position_leaves_the_others(tmp_path: Path) -> None:
+    """It is less than an eighth of the batch, and there is no position for its next token."""
+    spec("gpt2").publish("", "decoder", tmp_path)
+    model = seq2seq_cli.load(tmp_path, role="decoder").model
+    most = model.config.max_positions
+    ids, mask = tiny.padded([[5] * (most - 3), *[[6, 7]] * 15], left=True)
+    found = seq2seq_cli.generate_ids(model, ids, mask, max_new_tokens=8, eos_token_id=[])
+    assert [len(row[0].ids) for row in found] == [4, *[8] * 15]
+    alone = seq2seq_cli.generate_ids(model, ids[1:2, -2:], max_new_tokens=8, eos_token_id=[])
+    assert found[1][0].ids == found[15][0].ids == alone[0][0].ids
