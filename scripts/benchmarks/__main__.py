@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import products, shown
 from benchmarks.ctranslate import convert
 from benchmarks.decoding import decode_rows
-from benchmarks.families import FAMILIES, family_rows
+from benchmarks.families import FAMILIES, OLD, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
 from benchmarks.scale import decode_points, line_points
@@ -62,7 +62,9 @@ def _beside(
         "train": train_rows,
         "startup": startup_rows,
         "load": load_rows,
-        "families": partial(family_rows, families=options.only or FAMILIES),
+        "families": partial(
+            family_rows, families=options.only or FAMILIES, old_python=options.old_transformers
+        ),
     }
     measure, rows = kinds[options.kind], []
     for row in measure(folder, size, peer=options.peer, pairs=pairs, threads=options.threads, limits=limits):
@@ -127,6 +129,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--old-transformers",
+        metavar="PYTHON",
+        help=f"the interpreter with transformers 4.30.2, which {OLD} is measured beside",
+    )
     parser.add_argument("--plot", metavar="FILE", help="of scale: draw the curves into this SVG file")
     options = parser.parse_args(arguments)
     if options.peer == "ctranslate2" and options.kind != "decode":
@@ -137,6 +144,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for row in options.only or ():
         if row not in known:
             parser.error(f"{options.kind} has no row {row!r} beside {options.peer}")
+    wanted = options.only or FAMILIES
+    if options.kind == "families" and OLD in wanted and not options.old_transformers:
+        parser.error(f"{OLD} needs --old-transformers PYTHON, or leave it out with --only")
     return options
 
 

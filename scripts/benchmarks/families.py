@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.measure import WANTED_MEMORY, Row, beside, speedup
+from benchmarks.worker import Worker
 from benchmarks.workload import Size, quiet_transformers
 
 #: what the families call width, depth, heads and inner width; None = follows from the width
@@ -22,11 +24,13 @@ _SIZES: dict[str, tuple[str, str, str, str | None]] = {
     "openai-gpt": ("n_embd", "n_layer", "n_head", None),
     "roberta": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     "t5": ("d_model", "num_layers", "num_heads", "d_ff"),
+    "transfo-xl": ("d_model", "n_layer", "n_head", "d_inner"),
     "xlm": ("emb_dim", "n_layers", "n_heads", None),
     "xlnet": ("d_model", "n_layer", "n_head", "d_inner"),
 }
-#: not measured: transformers 5 has no Transformer-XL any more
 FAMILIES = tuple(_SIZES)
+#: transformers 5 has it no more: measured beside 4.30.2, which lives in an environment of its own
+OLD = "transfo-xl"
 #: the other side of a whole encoder-decoder is of the same size
 _OTHER_SIDE = {
     "bart": {
@@ -62,11 +66,15 @@ def config_of(family: str, size: Size) -> dict[str, Any]:
     if family == "t5":
         config["d_kv"] = size.hidden_size // size.num_heads
         config["decoder_start_token_id"] = 0
+    if family == OLD:  # one table, no memory: a plain stack, whose arithmetic both do alike
+        config |= {"d_embed": size.hidden_size, "d_head": size.hidden_size // size.num_heads, "cutoffs": []}
+        config |= {"div_val": 1, "mem_len": 0, "same_length": False, "adaptive": False}
+        config |= {"dropout": 0.0, "dropatt": 0.0}
     return config
 
 
-def write_family(folder: Path, family: str, size: Size) -> None:
-    """The family's checkpoint with fresh weights, written by transformers in its own format."""
+def write_family(folder: Path, family: str, size: Size) -> Callable[[], None]:
+    """mode: FAMILY. Write its checkpoint with fresh weights, by transformers in its own format."""
     import torch
     import transformers
 
@@ -78,17 +86,21 @@ def write_family(folder: Path, family: str, size: Size) -> None:
         auto = transformers.AutoModelForSeq2SeqLM
     elif family in _MASKED:
         auto = transformers.AutoModelForMaskedLM
-    auto.from_config(config).save_pretrained(folder)
+    model = auto.from_config(config)
+    return lambda: model.save_pretrained(folder)
 
 
-def texts(size: Size) -> tuple[Any, Any]:
-    """Ids and mask [B, L], rows of a quarter of the length up to all of it (seed 0)."""
+def texts(size: Size, family: str) -> tuple[Any, Any]:
+    """Ids and mask [B, L], rows of a quarter of the length up to all of it (seed 0); without padding for
+    Transformer-XL, which knows no mask as published."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     length = 4 * size.length
     lengths = torch.randint(length // 4, length + 1, (size.batch,), generator=generator)
     lengths[0] = length
+    if family == OLD:
+        lengths.fill_(length)
     ids = torch.randint(3, size.source_vocabulary, (size.batch, length), generator=generator)
     return ids, torch.arange(length)[None, :] < lengths[:, None]
 
@@ -100,7 +112,7 @@ def s2s_family(folder: Path, mode: str, size: Size) -> Callable[[], Any]:
     from seq2seq_cli.checkpoint.bundle import load_bundle
 
     family, task = mode.split()
-    ids, mask = texts(size)
+    ids, mask = texts(size, family)
     if task == "encode":
         encoder = load_bundle(str(folder), role="encoder").model
 
@@ -145,14 +157,15 @@ def transformers_family(folder: Path, mode: str, size: Size) -> Callable[[], Any
 
     family, task = mode.split()
     quiet_transformers()
-    ids, mask = texts(size)
+    ids, mask = texts(size, family)
     if task == "encode":
         encoder: Any = transformers.AutoModel.from_pretrained(folder).eval()
         encoder = encoder.encoder if family in WHOLE else encoder
+        given = {"input_ids": ids} | ({} if family == OLD else {"attention_mask": mask.long()})
 
         @torch.inference_mode()
         def encode() -> float:
-            states = encoder(input_ids=ids, attention_mask=mask.long())[0]
+            states = encoder(**given)[0]
             return float((states * mask[..., None]).abs().sum())
 
         return encode
@@ -170,12 +183,14 @@ def transformers_family(folder: Path, mode: str, size: Size) -> Callable[[], Any
     model = auto.from_pretrained(folder, config=config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.0, fused=True)
     target = ids[:, : size.length].contiguous()
-    given = {"input_ids": target, "labels": target}
+    inputs = {"input_ids": target, "labels": target}
     if family in WHOLE:
-        given = {"input_ids": ids, "attention_mask": mask.long(), "labels": target}
+        inputs = {"input_ids": ids, "attention_mask": mask.long(), "labels": target}
 
     def step() -> None:
-        model(**given).loss.backward()
+        output = model(**inputs)
+        loss = output.losses.mean() if family == OLD else output.loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -188,16 +203,27 @@ def family_rows(
     *,
     families: Sequence[str] = FAMILIES,
     peer: str,
+    old_python: str | None,
     pairs: int,
     threads: int,
     limits: dict[str, float],
 ) -> Iterator[Row]:
-    """Two rows a family, seconds of encoding a padded batch and of a training step."""
+    """Two rows a family, seconds of encoding a padded batch and of a training step. ``old_python``: the
+    interpreter that has transformers 4.30.2, for the family that needs it."""
     for family in families:
         place = folder.parent / family
-        write_family(place, family, size)
+        python = (family == OLD and old_python) or sys.executable
+        made: dict[str, Any] = {"folder": place, "size": size, "threads": threads, "python": python}
+        with Worker(peer, "write", family, **made) as writer:
+            writer.measure()
         for task in ("encode", "train"):
-            both = beside("family", f"{family} {task}", place, size, peer=peer, pairs=pairs, threads=threads)
+            both = beside(
+                *("family", f"{family} {task}", place, size),
+                peer=peer,
+                peer_python=python,
+                pairs=pairs,
+                threads=threads,
+            )
             same = ""
             if task == "encode":
                 same = f"states differ by {abs(both.made[0] - both.made[1]) / both.made[1]:.0e}"

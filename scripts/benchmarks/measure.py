@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -113,14 +114,21 @@ def beside(
     *,
     peer: str,
     peer_mode: str | None = None,
+    peer_python: str = sys.executable,
     pairs: int,
     threads: int,
 ) -> Both:
     """Measure ``pairs`` times in turn what s2s and ``peer`` do for a job, after a run of each to warm up.
-    ``peer_mode``: the peer's mode where it is not the same."""
+    ``peer_mode``: the peer's mode where it is not the same; ``peer_python``: the interpreter that has it."""
     with (
         Worker("s2s", job, mode, folder=folder, size=size, threads=threads) as ours,
-        Worker(peer, job, peer_mode or mode, folder=folder, size=size, threads=threads) as theirs,
+        Worker(
+            *(peer, job, peer_mode or mode),
+            folder=folder,
+            size=size,
+            threads=threads,
+            python=peer_python,
+        ) as theirs,
     ):
         made = (ours.measure()["made"], theirs.measure()["made"])
         if job == "train":  # the first run was a forward pass: let the optimizers make their state, too

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.ctranslate import ctranslate2_decode
 from benchmarks.decoding import s2s_decode, transformers_decode
-from benchmarks.families import s2s_family, transformers_family
+from benchmarks.families import s2s_family, transformers_family, write_family
 from benchmarks.loading import s2s_load, transformers_load
 from benchmarks.products import products
 from benchmarks.workload import Size, quiet_transformers, training_batches
@@ -139,6 +139,7 @@ JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("transformers", "load"): transformers_load,
     ("s2s", "family"): s2s_family,
     ("transformers", "family"): transformers_family,
+    ("transformers", "write"): write_family,
     ("ctranslate2", "decode"): ctranslate2_decode,
     ("machine", "limits"): limits,
     ("machine", "products"): products,

@@ -27,13 +27,23 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 class Worker:
     """The parent's end. RuntimeError, with the child's last words, when the child dies."""
 
-    def __init__(self, program: str, job: str, mode: str, *, folder: Path, size: Size, threads: int) -> None:
+    def __init__(
+        self,
+        program: str,
+        job: str,
+        mode: str,
+        *,
+        folder: Path,
+        size: Size,
+        threads: int,
+        python: str = sys.executable,
+    ) -> None:
         self.name = f"{program} {job} {mode}".strip()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         order: dict[str, Any] = {"program": program, "job": job, "mode": mode, "folder": str(folder)}
         order |= {"size": as_arguments(size), "threads": threads}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(order)],
+            [python, "-m", "benchmarks.worker", json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
