@@ -13,7 +13,7 @@ from seq2seq_cli.decoding.beam import beam_search
 from seq2seq_cli.decoding.beam_sampling import BeamSampler
 from seq2seq_cli.decoding.constrained import constrained_beam_search
 from seq2seq_cli.decoding.contrastive import contrastive_search
-from seq2seq_cli.decoding.greedy import choose_greedily
+from seq2seq_cli.decoding.greedy import choose_greedily, needed
 from seq2seq_cli.decoding.groups import group_beam_search
 from seq2seq_cli.decoding.lookup import look_up
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
@@ -129,7 +129,11 @@ def _run(
     limits = _limits(decoder, prompt, visible, decoding, past=past)
     stepper: Steps = OpenStepper(decoder)
     if decoder.open_place is None:
-        stepper = Stepper(decoder, encoded, capacity=prompt.shape[1] + min(int(limits.max()), 256))
+        stepper = Stepper(
+            *(decoder, encoded),
+            capacity=prompt.shape[1] + min(int(limits.max()), 256),
+            likeliest=None if with_scores or token_scores else needed(decoding),
+        )
     scores = stepper.start(prompt, visible)
     copies = decoding.num_return_sequences if decoding.do_sample and decoding.num_beams == 1 else 1
     processors = build_processors(

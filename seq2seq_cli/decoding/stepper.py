@@ -25,7 +25,11 @@ class Hypothesis:
 class Stepper:
     """R rows of a decoder on their way: prompt first, then one token a step."""
 
-    def __init__(self, decoder: Stack, encoded: Encoded | None, *, capacity: int) -> None:
+    def __init__(
+        self, decoder: Stack, encoded: Encoded | None, *, capacity: int, likeliest: int | None = None
+    ) -> None:
+        """``likeliest``: so many of a row's largest scores have to be right; None = all of them."""
+        self._likeliest = likeliest
         self._decoder = decoder
         self._encoded = encoded
         memory = None if encoded is None else encoded.memory
@@ -55,7 +59,7 @@ class Stepper:
 
     def scores(self, states: Tensor) -> Tensor:
         """States [..., D] -> scores [..., V] of the next token."""
-        return self._decoder.logits(states)
+        return self._decoder.logits(states, likeliest=self._likeliest)
 
     def _take(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         self.states = self._decoder.states(ids, mask, encoded=self._encoded, cache=self._cache)

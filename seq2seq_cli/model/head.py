@@ -13,6 +13,7 @@ from seq2seq_cli.model.activation import ACTIVATIONS
 from seq2seq_cli.model.config import HeadConfig, StackConfig
 from seq2seq_cli.model.layer import make_norm
 from seq2seq_cli.model.linear import Linear
+from seq2seq_cli.model.shortlist import Preview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class Head(nn.Module):
         else:
             self.weight = nn.Parameter(torch.empty(config.vocab_size, size))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.bias else None
+        self._preview = Preview()
 
     def transform(self, states: Tensor) -> Tensor:
         """States [..., D] as the vocabulary matrix wants them."""
@@ -58,9 +60,20 @@ class Head(nn.Module):
             states = self.norm(self.activation(self.dense(states)))
         return states if self.scale == 1.0 else states * self.scale
 
-    def forward(self, states: Tensor) -> Tensor:
-        """[..., D] -> [..., V]."""
+    def train(self, mode: bool = True) -> Head:
+        """As ``nn.Module.train``; before training, what is known of the matrix for decoding is dropped."""
+        if mode:
+            self._preview.forget()
+        return super().train(mode)
+
+    def forward(self, states: Tensor, *, likeliest: int | None = None) -> Tensor:
+        """[..., D] -> [..., V]. With ``likeliest``, so many of the largest have to be right; the others may
+        be -inf."""
         states = self.transform(states)
+        if likeliest is not None and self.product is None and not torch.is_grad_enabled():
+            few = self._preview.scores(states, self.weight, self.bias, likeliest)
+            if few is not None:
+                return few
         if self.product is not None:
             rounded: Tensor = self.product(states)
             return rounded

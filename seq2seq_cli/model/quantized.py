@@ -10,10 +10,7 @@ from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.model.head import Head
 from seq2seq_cli.model.layer import FeedForward
 from seq2seq_cli.model.linear import Linear
-
-_LARGEST = 127
-#: below this a row of zeros would be divided by nothing
-_LEAST_SCALE = 1e-30
+from seq2seq_cli.model.rounding import rounded
 
 
 class QuantizedLinear(nn.Module):
@@ -27,24 +24,18 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        whole, scale = _rounded(weight.detach())
+        whole, scale = rounded(weight.detach())
         self.register_buffer("weight", whole)
         self.register_buffer("scale", scale[:, 0])
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        whole, scale = _rounded(x.reshape(-1, x.shape[-1]))
+        whole, scale = rounded(x.reshape(-1, x.shape[-1]))
         y = (torch._int_mm(whole, self.weight.t()) * self.scale).mul_(scale)
         if self.bias is not None:
             y += self.bias
         return y.view(*x.shape[:-1], -1)
-
-
-def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers [M, N] -> the nearest whole numbers of eight bits [M, N], and the scale of each row [M, 1]."""
-    scale = rows.abs().amax(1, keepdim=True).clamp_(min=_LEAST_SCALE) / _LARGEST
-    return (rows / scale).round_().to(torch.int8), scale
 
 
 def quantize(model: nn.Module) -> None:

@@ -226,11 +226,12 @@ class Stack(nn.Module):
         mask = None if mask is None else F.pad(mask.bool(), (0, 1), value=True)
         return self.states(ids, mask, prefix=ids.shape[1], place=self.open_place)[:, -1]
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[..., D] -> [..., V]; the stack must have a head."""
+    def logits(self, states: Tensor, *, likeliest: int | None = None) -> Tensor:
+        """[..., D] -> [..., V]; the stack must have a head. With ``likeliest``, so many of the largest have
+        to be right; the others may be -inf."""
         if self.head is None:
             raise TypeError("this stack has no language model head")
-        logits: Tensor = self.head(states)
+        logits: Tensor = self.head(states, likeliest=likeliest)
         return logits
 
     def forward(
