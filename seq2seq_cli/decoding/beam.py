@@ -17,19 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates, Written, best_of, nothing_written
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
 
 #: the sum of beams that do not count: those that have ended, and copies of the first one at the start
 LOW = -1.0e9
-#: the least log-probability, of forbidden tokens; far below LOW, because a copy with a token that is allowed
-#: goes before it, and finite, because -inf turns into NaN
-FORBIDDEN = -1.0e18
 #: the score of a place among the finished beams that is still free: below that of every beam
 FREE = torch.finfo(torch.float32).min
-#: of each row, the best first: sums of log-probabilities, the beams they go on from, their tokens, all [B, n]
-Candidates = tuple[Tensor, Tensor, Tensor]
 #: log-probabilities [B * W, V], sums of the running beams [B, W], original numbers [B], the step
 Draw = Callable[[Tensor, Tensor, Tensor, int], Candidates]
 
@@ -39,9 +35,9 @@ class Beams:
     """State of the rows that are still searched; B rows, W beams, L tokens at most."""
 
     rows: Tensor  # [B] original numbers
-    tokens: Tensor  # [B, W, L] of the running beams
+    written: Written  # by the running beams
     scores: Tensor  # [B, W] sums of log-probabilities
-    best_tokens: Tensor  # [B, W, L] of the finished ones
+    best: Written  # by the finished ones
     best_scores: Tensor  # [B, W] length-normalised
     best_lengths: Tensor  # [B, W]
     finished: Tensor  # [B, W] bool: this slot holds a finished beam
@@ -53,14 +49,15 @@ class Beams:
             setattr(self, name, value[kept])
 
 
-def new_beams(prompt: Tensor, *, width: int, longest: int) -> Beams:
+def new_beams(prompt: Tensor, *, width: int, longest: int, token_scores: bool) -> Beams:
     """The beams of prompts [B, P] before the first step: one alone counts, because all are alike."""
     batch, device = prompt.shape[0], prompt.device
+    nothing = nothing_written(prompt, width=width, longest=longest, token_scores=token_scores)
     return Beams(
         rows=torch.arange(batch, device=device),
-        tokens=prompt.new_zeros(batch, width, longest),
+        written=nothing,
         scores=torch.tensor([0.0] + [LOW] * (width - 1), device=device).repeat(batch, 1),
-        best_tokens=prompt.new_zeros(batch, width, longest),
+        best=nothing,
         best_scores=torch.full((batch, width), FREE, device=device),
         best_lengths=prompt.new_zeros(batch, width),
         finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
@@ -77,6 +74,7 @@ def beam_search(
     decoding: Decoding,
     processors: Sequence[Processor],
     limits: Tensor,
+    token_scores: bool = False,
     draw: Draw | None = None,
 ) -> list[list[Hypothesis]]:
     """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
@@ -86,7 +84,7 @@ def beam_search(
     """
     batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
     longest = int(limits.max())
-    state = new_beams(prompt, width=width, longest=longest)
+    state = new_beams(prompt, width=width, longest=longest, token_scores=token_scores)
     beams = torch.arange(batch, device=device).repeat_interleave(width)
     stepper.select(beams)
     scores = scores[beams]
@@ -110,17 +108,18 @@ def beam_search(
         stepper.select(rows, sources=kept if gone.numel() else None)
         if gone.numel():
             state.select(kept)
-        scores = stepper.step(state.tokens[:, :, step].flatten())
+        scores = stepper.step(state.written.tokens[:, :, step].flatten())
     return results
 
 
 def context_of(state: Beams, prompt: Tensor, visible: Tensor | None, limits: Tensor, *, step: int) -> Context:
     """What processors may look at, for prompts [B, P] with what the running beams wrote behind them."""
-    beams = state.rows.repeat_interleave(state.tokens.shape[1])
+    tokens = state.written.tokens
+    beams = state.rows.repeat_interleave(tokens.shape[1])
     if visible is not None:
         visible = torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
     return Context(
-        tokens=torch.cat([prompt[beams], state.tokens.flatten(0, 1)[:, :step]], dim=1),
+        tokens=torch.cat([prompt[beams], tokens.flatten(0, 1)[:, :step]], dim=1),
         visible=visible,
         rows=beams,
         new_tokens=step,
@@ -138,49 +137,35 @@ def _advance(
     limits: Tensor,
 ) -> Tensor:
     """One step of all rows; returns which beam each running beam came from [B, W]."""
-    total, origins, chosen = candidates
-    tokens = extended(state, origins, chosen, step=step)
-    ends = ended(decoding, context, origins, tokens[:, :, : step + 1]) | (limits <= step + 1)[:, None]
-    finish(state, total, tokens, ends, decoding, step=step)
-    running, order = (total + ends * LOW).topk(state.scores.shape[1], dim=1)
-    state.tokens = taken(tokens, order)
+    written = state.written.extended(candidates, step=step)
+    ends = ended(decoding, context, candidates, written) | (limits <= step + 1)[:, None]
+    finish(state, candidates.total, written, ends, decoding, step=step)
+    running, order = (candidates.total + ends * LOW).topk(state.scores.shape[1], dim=1)
+    state.written = written.take(order)
     state.scores = running
     check_improvement(state, running[:, 0], decoding, step=step, limits=limits)
-    return origins.gather(1, order)
+    return candidates.origins.gather(1, order)
 
 
-def ended(decoding: Decoding, context: Context, origins: Tensor, written: Tensor) -> Tensor:
-    """bool [B, n]: which candidates, written [B, n, step + 1] from beams ``origins`` [B, n], end with eos or
-    complete a stop text."""
-    ends = is_any_of(written[:, :, -1], decoding.eos)
+def ended(decoding: Decoding, context: Context, candidates: Candidates, written: Written) -> Tensor:
+    """bool [B, n]: which candidates, with what is ``written`` then, end with eos or complete a stop text."""
+    ends = is_any_of(candidates.tokens, decoding.eos)
     if decoding.stop is None:
         return ends
-    batch = written.shape[0]
+    batch = ends.shape[0]
     width = context.tokens.shape[0] // batch
-    beams = (torch.arange(batch, device=origins.device)[:, None] * width + origins).flatten()
+    beams = (torch.arange(batch, device=ends.device)[:, None] * width + candidates.origins).flatten()
     prompt = context.tokens[beams, : context.tokens.shape[1] - context.new_tokens]
     visible = context.visible
     if visible is not None:
         visible = torch.cat([visible[beams], visible.new_ones(len(beams), 1)], dim=1)
-    whole = torch.cat([prompt, written.flatten(0, 1)], dim=1)
+    whole = torch.cat([prompt, written.tokens.flatten(0, 1)[:, : context.new_tokens + 1]], dim=1)
     return ends | decoding.stop.hits(whole, visible).view_as(ends)
 
 
 def count_of(decoding: Decoding, width: int) -> int:
     """How many candidates leave ``width`` beams to go on with, however many of them end."""
     return max(2, 1 + len(decoding.eos)) * width
-
-
-def taken(tokens: Tensor, order: Tensor) -> Tensor:
-    """tokens [B, W, L] of the beams ``order`` [B, n] -> [B, n, L]."""
-    return tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[-1]))
-
-
-def extended(state: Beams, origins: Tensor, chosen: Tensor, *, step: int) -> Tensor:
-    """The running beams ``origins`` [B, n] with ``chosen`` [B, n] as their next token -> [B, n, L]."""
-    tokens = taken(state.tokens, origins)
-    tokens[:, :, step] = chosen
-    return tokens
 
 
 def log_probabilities(scores: Tensor, context: Context, processors: Sequence[Processor]) -> Tensor:
@@ -199,7 +184,6 @@ def likeliest(
     Without processors, the normaliser is subtracted from the few that are kept instead of from the whole
     vocabulary.
     """
-    batch, width = running.shape
     per_beam = min(count, scores.shape[-1])
     if processors:
         values, ids = log_probabilities(scores, context, processors).topk(per_beam, dim=-1)
@@ -207,21 +191,11 @@ def likeliest(
     else:
         values, ids = scores.topk(per_beam, dim=-1)
         values = values - scores.logsumexp(-1, keepdim=True)
-    total, origins, place = best_of(values + running.view(-1, 1), width, count)
-    place = origins * per_beam + place
-    return total, origins, ids.view(batch, -1).gather(1, place)
-
-
-def best_of(total: Tensor, width: int, count: int) -> Candidates:
-    """The ``count`` best of each row by the sums [B * W, V]; width is W."""
-    size = total.shape[-1]
-    total = total.view(-1, width * size)
-    total, place = total.topk(min(count, total.shape[1]), dim=1)
-    return total, place // size, place % size
+    return best_of(values, running, count, ids=ids)
 
 
 def finish(
-    state: Beams, total: Tensor, tokens: Tensor, ends: Tensor, decoding: Decoding, *, step: int
+    state: Beams, total: Tensor, written: Written, ends: Tensor, decoding: Decoding, *, step: int
 ) -> None:
     """Let candidates that end join the finished beams where they are better; only the W best count."""
     width = state.scores.shape[1]
@@ -235,7 +209,7 @@ def finish(
     lengths = torch.full_like(ends, step + 1, dtype=torch.long)
     state.best_lengths = torch.cat([state.best_lengths, lengths], dim=1).gather(1, order)
     state.finished = torch.cat([state.finished, arrived], dim=1).gather(1, order)
-    state.best_tokens = taken(torch.cat([state.best_tokens, tokens], dim=1), order)
+    state.best = state.best.beside(written).take(order)
 
 
 def is_closed(state: Beams, decoding: Decoding) -> Tensor:
@@ -256,6 +230,15 @@ def check_improvement(state: Beams, best: Tensor, decoding: Decoding, *, step: i
 
 
 def hypotheses(state: Beams, row: int, count: int) -> list[Hypothesis]:
-    tokens, lengths = state.best_tokens[row].tolist(), state.best_lengths[row].tolist()
+    """The ``count`` best of a row, by its number among those that are still searched."""
+    tokens, lengths = state.best.tokens[row].tolist(), state.best_lengths[row].tolist()
     scores = state.best_scores[row].tolist()
-    return [Hypothesis(ids=tokens[k][: lengths[k]], score=scores[k]) for k in range(count)]
+    logs = None if state.best.logs is None else state.best.logs[row].tolist()
+    return [
+        Hypothesis(
+            ids=tokens[k][: lengths[k]],
+            score=scores[k],
+            token_scores=None if logs is None else logs[k][: lengths[k]],
+        )
+        for k in range(count)
+    ]

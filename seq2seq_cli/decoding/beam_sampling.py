@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq_cli.decoding.beam import FORBIDDEN, Candidates, count_of
+from seq2seq_cli.decoding.beam import count_of
+from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.sampling import candidates, uniform_numbers
 
@@ -33,12 +34,19 @@ class BeamSampler:
         values, ids = candidates(scores, options, keep=max(2, 1 + len(options.eos)))
         batch, width = running.shape
         size = values.shape[-1]
-        total = (values.clamp(min=FORBIDDEN).view(batch, width, size) + running[:, :, None]).flatten(1)
+        values = values.clamp(min=FORBIDDEN).view(batch, width, size)
+        total = (values + running[:, :, None]).flatten(1)
         noise = torch.stack([self._noise(row, step, size * width) for row in rows.tolist()])
         noise = noise.view(batch, size, width).transpose(1, 2).flatten(1).to(total.device)
         place = (total + noise).topk(min(count_of(options, width), total.shape[1]), dim=1).indices
         chosen = place % size if ids is None else ids.view(batch, -1).gather(1, place)
-        return total.gather(1, place), place // size, chosen
+        return Candidates(
+            total=total.gather(1, place),
+            origins=place // size,
+            tokens=chosen,
+            logs=values.flatten(1),
+            places=place,
+        )
 
     def _noise(self, row: int, step: int, count: int) -> Tensor:
         """``count`` numbers of the Gumbel distribution."""

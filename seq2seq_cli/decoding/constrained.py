@@ -17,22 +17,19 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.beam import (
-    FORBIDDEN,
     FREE,
     Beams,
-    Candidates,
-    best_of,
     check_improvement,
     context_of,
     count_of,
     ended,
-    extended,
     finish,
     hypotheses,
     is_closed,
     log_probabilities,
     new_beams,
 )
+from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates, best_of
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.phrases import Progress, start
 from seq2seq_cli.decoding.processors import Context, Processor
@@ -48,6 +45,7 @@ def constrained_beam_search(
     decoding: Decoding,
     processors: Sequence[Processor],
     limits: Tensor,
+    token_scores: bool = False,
 ) -> list[list[Hypothesis]]:
     """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
 
@@ -55,7 +53,7 @@ def constrained_beam_search(
     """
     batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
     longest = int(limits.max())
-    state = new_beams(prompt, width=width, longest=longest)
+    state = new_beams(prompt, width=width, longest=longest, token_scores=token_scores)
     shown = torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
     nothing = start(decoding.force_words_ids)
     progress = [
@@ -67,9 +65,9 @@ def constrained_beam_search(
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest):
         context = context_of(state, prompt, visible, limits, step=step)
-        total = log_probabilities(scores, context, processors) + state.scores.view(-1, 1)
+        logs = log_probabilities(scores, context, processors)
         origins, progress = _advance(
-            state, total, progress, context, decoding, step=step, limits=limits[state.rows]
+            state, logs, progress, context, decoding, step=step, limits=limits[state.rows]
         )
         done = is_closed(state, decoding) | (limits[state.rows] <= step + 1)
         for row in done.nonzero()[:, 0].tolist():
@@ -83,13 +81,13 @@ def constrained_beam_search(
         if is_smaller:
             state.select(kept)
             progress = [progress[row] for row in kept.tolist()]
-        scores = stepper.step(state.tokens[:, :, step].flatten())
+        scores = stepper.step(state.written.tokens[:, :, step].flatten())
     return results
 
 
 def _advance(
     state: Beams,
-    total: Tensor,
+    logs: Tensor,
     progress: list[list[Progress]],
     context: Context,
     decoding: Decoding,
@@ -97,33 +95,30 @@ def _advance(
     step: int,
     limits: Tensor,
 ) -> tuple[Tensor, list[list[Progress]]]:
-    """One step of all rows by the sums ``total`` [B * W, V]; returns which beam each running beam came from
+    """One step of all rows by log-probabilities [B * W, V]; returns which beam each running beam came from
     [B, W], and the ``progress`` of each."""
     width = state.scores.shape[1]
-    likely = best_of(total, width, count_of(decoding, width))
-    values, origins, chosen = likely
-    tokens = extended(state, origins, chosen, step=step)
-    ends = ended(decoding, context, origins, tokens[:, :, : step + 1])
-    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
-    values = values.clamp(min=FORBIDDEN)
-    finish(state, values, tokens, ends & whole.gather(1, origins), decoding, step=step)
+    likely = best_of(logs, state.scores, count_of(decoding, width))
+    written = state.written.extended(likely, step=step)
+    ends = ended(decoding, context, likely, written)
+    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=logs.device)
+    values = likely.total.clamp(min=FORBIDDEN)
+    finish(state, values, written, ends & whole.gather(1, likely.origins), decoding, step=step)
     check_improvement(state, values[:, 0], decoding, step=step, limits=limits)
     order = values.masked_fill(ends, FREE).topk(width, dim=1).indices
-    likeliest = tuple(each.gather(1, order) for each in likely)
-    running, progress = _by_banks(state, likeliest, total, progress, decoding, step=step)
-    state.scores, origins, chosen = running
-    state.tokens = extended(state, origins, chosen, step=step)
-    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=total.device)
+    running, progress = _by_banks(state, likely.take(order), logs, progress, decoding, step=step)
+    state.scores, state.written = running.total, state.written.extended(running, step=step)
+    whole = torch.tensor([[each.is_complete for each in row] for row in progress], device=logs.device)
     few = whole.sum(1) < decoding.num_return_sequences
     last = (limits <= step + 1)[:, None] & (whole | few[:, None])
-    finish(state, state.scores.clamp(min=FORBIDDEN), state.tokens, last, decoding, step=step)
-    return origins, progress
+    finish(state, state.scores.clamp(min=FORBIDDEN), state.written, last, decoding, step=step)
+    return running.origins, progress
 
 
 def _by_banks(
     state: Beams,
-    likeliest: Sequence[Tensor],
-    total: Tensor,
+    likeliest: Candidates,
+    logs: Tensor,
     progress: list[list[Progress]],
     decoding: Decoding,
     *,
@@ -135,10 +130,10 @@ def _by_banks(
     longest = max(len(phrase) for alternatives in decoding.force_words_ids for phrase in alternatives)
     kept: list[list[tuple[int, int]]] = []
     behind: list[list[Progress]] = []
-    sums = total.view(batch, width, -1)
-    origins, chosen = likeliest[1].tolist(), likeliest[2].tolist()
+    following = logs.view(batch, width, -1)
+    origins, chosen = likeliest.origins.tolist(), likeliest.tokens.tolist()
     for row, (beams, words) in enumerate(zip(origins, chosen, strict=True)):
-        texts = state.tokens[row, :, :step].tolist()
+        texts = state.written.tokens[row, :, :step].tolist()
         found = list(zip(beams, words, strict=True))
         states = [progress[row][beam].add(word) for beam, word in found]
         known = {(*texts[beam], word) for beam, word in found}
@@ -151,16 +146,22 @@ def _by_banks(
                     states.append(after)
         picked = list(range(width))
         if len(found) > width:
-            place = torch.tensor(found, device=total.device)
-            values = sums[row, place[:, 0], place[:, 1]]
+            beam_of, word_of = torch.tensor(found, device=logs.device).unbind(1)
+            values = following[row, beam_of, word_of] + state.scores[row, beam_of]
             picked = _in_turn([each.bank(longest) for each in states], values)[:width]
         kept.append([found[number] for number in picked])
         # what a way on counts for is this step's affair: from here on, what stands counts
         behind.append([progress[row][beam].add(word) for beam, word in kept[-1]])
-    place = torch.tensor(kept, device=total.device)  # [B, W, 2]
-    beams_of, words_of = place.unbind(2)
-    rows = torch.arange(batch, device=total.device)[:, None]
-    return (sums[rows, beams_of, words_of], beams_of, words_of), behind
+    beams_of, words_of = torch.tensor(kept, device=logs.device).unbind(2)  # [B, W]
+    rows = torch.arange(batch, device=logs.device)[:, None]
+    running = Candidates(
+        total=following[rows, beams_of, words_of] + state.scores.gather(1, beams_of),
+        origins=beams_of,
+        tokens=words_of,
+        logs=logs.view(batch, -1),
+        places=beams_of * logs.shape[-1] + words_of,
+    )
+    return running, behind
 
 
 def _in_turn(banks: list[int], values: Tensor) -> list[int]:

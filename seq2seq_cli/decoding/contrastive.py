@@ -28,6 +28,7 @@ def contrastive_search(
     decoding: Decoding,
     processors: Sequence[Processor],
     limits: Tensor,
+    token_scores: bool = False,
 ) -> list[list[Hypothesis]]:
     """One hypothesis of each prompt [B, P], with the mean log-probability of its tokens.
 
@@ -40,6 +41,7 @@ def contrastive_search(
     history, shown = prompt, torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
     before = F.normalize(stepper.states, dim=-1)  # [B, L, D] of all tokens so far
     written, lengths, sums = prompt.new_zeros(batch, longest), torch.zeros_like(rows), scores.new_zeros(batch)
+    told = sums.new_zeros(batch, longest if token_scores else 0)
     stepper.select(rows.repeat_interleave(width))
     for step in range(longest):
         context = Context(
@@ -64,7 +66,10 @@ def contrastive_search(
         chosen = candidates.gather(1, winner)
         written[rows, step] = chosen[:, 0]
         lengths[rows] += 1
-        sums[rows] += logs.gather(1, winner)[:, 0]
+        picked = logs.gather(1, winner)[:, 0]
+        sums[rows] += picked
+        if token_scores:
+            told[rows, step] = picked
         history = torch.cat([history, chosen], dim=1)
         shown = torch.cat([shown, shown.new_ones(shown.shape[0], 1)], dim=1)
         done = is_any_of(chosen[:, 0], decoding.eos) | (limits[rows] <= step + 1)
@@ -81,7 +86,8 @@ def contrastive_search(
         history, shown = history[kept], shown[kept]
         rows, scores = rows[kept], stepper.scores(states)
     means = sums / lengths.float() ** decoding.length_penalty
+    found = zip(written.tolist(), lengths.tolist(), means.tolist(), told.tolist(), strict=True)
     return [
-        [Hypothesis(ids=ids[:length], score=score)]
-        for ids, length, score in zip(written.tolist(), lengths.tolist(), means.tolist(), strict=True)
+        [Hypothesis(ids=ids[:size], score=score, token_scores=each[:size] if token_scores else None)]
+        for ids, size, score, each in found
     ]

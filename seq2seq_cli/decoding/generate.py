@@ -44,8 +44,8 @@ def generate_ids(
     ids are the sources of an encoder-decoder, the prompts of a single stack; mask [B, L] (true or 1 =
     visible), padding on either side. Options have the names and meanings of transformers'
     GenerationConfig; unset ones come from the checkpoint. Those that are texts (bad_words, prefix, stop)
-    need the target's ``tokenizer``. ``token_scores`` asks for the log-probability of each token, which greedy
-    decoding and sampling know. UsageError for unknown or impossible ones.
+    need the target's ``tokenizer``. ``token_scores`` asks for the log-probability of each token. UsageError
+    for unknown or impossible ones.
     """
     decoding = resolve_options(options, model.generation, model.special_ids)
     if tokenizer is not None:
@@ -140,15 +140,12 @@ def _run(
         decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
     )
     search = _search(decoding, decoder, firsts)
-    if search is not None and token_scores:
-        raise UsageError("token_scores goes with greedy decoding and sampling", remedy="leave it out")
     if decoding.prompt_lookup:
         scored = with_scores or token_scores
-        search = partial(look_up, source=source, with_scores=scored, token_scores=token_scores, tell=tell)
+        search = partial(look_up, source=source, with_scores=scored, tell=tell)
     if search is not None:
-        return search(
-            stepper, scores, prompt, visible, decoding=decoding, processors=processors, limits=limits
-        )
+        search = partial(search, decoding=decoding, processors=processors, limits=limits)
+        return search(stepper, scores, prompt, visible, token_scores=token_scores)
     if copies > 1:
         rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
         stepper.select(rows, sources=rows)

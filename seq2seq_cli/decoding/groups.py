@@ -18,19 +18,17 @@ from torch import Tensor
 from seq2seq_cli.decoding.beam import (
     FREE,
     Beams,
-    Candidates,
     check_improvement,
     context_of,
     count_of,
     ended,
-    extended,
     finish,
     hypotheses,
     is_closed,
     likeliest,
     new_beams,
-    taken,
 )
+from seq2seq_cli.decoding.candidates import Candidates
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps
@@ -45,6 +43,7 @@ def group_beam_search(
     decoding: Decoding,
     processors: Sequence[Processor],
     limits: Tensor,
+    token_scores: bool = False,
 ) -> list[list[Hypothesis]]:
     """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
 
@@ -53,7 +52,9 @@ def group_beam_search(
     batch, device = prompt.shape[0], prompt.device
     groups, longest = decoding.num_beam_groups, int(limits.max())
     size = decoding.num_beams // groups
-    states = [new_beams(prompt, width=size, longest=longest) for _ in range(groups)]
+    states = [
+        new_beams(prompt, width=size, longest=longest, token_scores=token_scores) for _ in range(groups)
+    ]
     rows = torch.arange(batch, device=device)
     beams = rows.repeat_interleave(groups * size)
     stepper.select(beams)
@@ -72,7 +73,7 @@ def group_beam_search(
                 group * size + advance(state, candidates, context, decoding, step=step, limits=limits[rows])
             )
             # a group that is done writes padding, and transformers counts that as its words
-            written = state.tokens[:, :, step].masked_fill(closed[:, None], decoding.pad)
+            written = state.written.tokens[:, :, step].masked_fill(closed[:, None], decoding.pad)
             words = torch.cat([words, written], dim=1)
         done = (limits[rows] <= step + 1) | torch.stack([is_closed(s, decoding) for s in states]).all(0)
         for row in done.nonzero()[:, 0].tolist():
@@ -89,7 +90,8 @@ def group_beam_search(
             rows = rows[kept]
             for state in states:
                 state.select(kept)
-        scores = stepper.step(torch.cat([state.tokens[:, :, step] for state in states], dim=1).flatten())
+        last = [state.written.tokens[:, :, step] for state in states]
+        scores = stepper.step(torch.cat(last, dim=1).flatten())
     return results
 
 
@@ -121,14 +123,14 @@ def advance(
 ) -> Tensor:
     """One step of all rows; returns which beam each running beam came from [B, W]. Beams that are still
     running at their limit [B] are finished there, unless the row was done before."""
-    total, origins, chosen = candidates
-    tokens = extended(state, origins, chosen, step=step)
-    ends = ended(decoding, context, origins, tokens[:, :, : step + 1])
-    finish(state, total, tokens, ends, decoding, step=step)
+    total = candidates.total
+    written = state.written.extended(candidates, step=step)
+    ends = ended(decoding, context, candidates, written)
+    finish(state, total, written, ends, decoding, step=step)
     check_improvement(state, total[:, 0], decoding, step=step, limits=limits)
     order = total.masked_fill(ends, FREE).topk(state.scores.shape[1], dim=1).indices
     state.scores = total.gather(1, order)
-    state.tokens = taken(tokens, order)
+    state.written = written.take(order)
     last = (limits <= step + 1)[:, None].expand(state.scores.shape)
-    finish(state, state.scores, state.tokens, last, decoding, step=step)
-    return origins.gather(1, order)
+    finish(state, state.scores, state.written, last, decoding, step=step)
+    return candidates.origins.gather(1, order)

@@ -42,7 +42,9 @@ def cases(strategy: str) -> list[Any]:
 def check(name: str, strategy: str, options: dict[str, Any], rows: list[Any], *, left: bool = False) -> None:
     """All sources in one batch: what was written for each alone, with the same scores."""
     ids, mask = tiny.padded(stored(name, strategy)["sources"], pad=11, left=left)
-    got = generate_ids(model(name), ids, mask, **{"max_new_tokens": 12, **options})
+    options = {"max_new_tokens": 12, **options}
+    got = generate_ids(model(name), ids, mask, **options)
+    check_parts(got, generate_ids(model(name), ids, mask, token_scores=True, **options), options)
     eos = options.get("eos_token_id", 2)
     ends = {options.get("pad_token_id", 0), *(eos if isinstance(eos, list) else [eos])}
     for hypotheses, row in zip(got, rows, strict=True):
@@ -54,6 +56,19 @@ def check(name: str, strategy: str, options: dict[str, Any], rows: list[Any], *,
                 continue
             same(hypothesis, expected, ends)
             assert abs(hypothesis.score - score) < 2e-5 * max(1.0, abs(score)), (hypothesis, score)
+
+
+def check_parts(got: list[list[Hypothesis]], told: list[list[Hypothesis]], options: dict[str, Any]) -> None:
+    """``told`` is ``got`` with the scores of tokens, which add up to those of the whole."""
+    for row, same_row in zip(got, told, strict=True):
+        assert [(one.ids, one.score) for one in row] == [(one.ids, one.score) for one in same_row]
+        for plain, one in zip(row, same_row, strict=True):
+            assert plain.token_scores is None
+            assert one.token_scores is not None
+            assert len(one.token_scores) == len(one.ids)
+            if one.score > -1e7:
+                length = len(one.ids) ** options.get("length_penalty", 1.0)
+                assert sum(one.token_scores) / length == pytest.approx(one.score, rel=1e-5, abs=1e-5)
 
 
 def same(hypothesis: Hypothesis, expected: list[int], ends: set[int]) -> None:

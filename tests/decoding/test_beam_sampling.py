@@ -56,9 +56,13 @@ def test_with_our_draws_transformers_writes_the_same(
         output_scores=True,
         **options,
     )
-    got = generate_ids(ours, ids, mask, do_sample=True, max_new_tokens=10, seed=3, **options)
+    asked = {"do_sample": True, "max_new_tokens": 10, "seed": 3, "token_scores": True, **options}
+    got = generate_ids(ours, ids, mask, **asked)
     eos = options.get("eos_token_id", 2)
     tiny.same_hypotheses(got, expected, ends=frozenset({0, *(eos if isinstance(eos, list) else [eos])}))
+    parts = reference.compute_transition_scores(expected.sequences, expected.scores, expected.beam_indices)
+    for one, theirs_of_it in zip(itertools.chain(*got), parts.tolist(), strict=True):
+        assert one.token_scores == pytest.approx(theirs_of_it[: len(one.ids)], rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("beams", [2, 3])
@@ -131,5 +135,8 @@ def test_as_many_tokens_as_asked_for_are_candidates_alike() -> None:
     draw, running = BeamSampler(decoding, keys=[7, 8]), torch.tensor([[-1.0, -2.0]])
     alone = draw(steep.log_softmax(-1), running, torch.tensor([1]), 4)
     both = draw(torch.cat([flat, steep]).log_softmax(-1), running.expand(2, -1), torch.tensor([0, 1]), 4)
-    for ours, one in zip(both, alone, strict=True):
-        torch.testing.assert_close(ours[1:], one)
+    for name in ("total", "origins", "tokens"):
+        torch.testing.assert_close(getattr(both, name)[1:], getattr(alone, name))
+    for found in (both, alone):  # a beam's sum, and what it was before, tell the token's part
+        parts = found.total - running.expand(len(found.total), -1).gather(1, found.origins)
+        torch.testing.assert_close(found.logs.gather(1, found.places), parts, rtol=0.0, atol=1e-5)

@@ -26,11 +26,13 @@ def test_rows_do_not_know_their_neighbours(name: str) -> None:
 def test_the_score_is_the_mean_log_probability() -> None:
     model = stored.model("gpt2")
     prompt = torch.tensor([[5, 6, 7]])
-    ((found,),) = generate_ids(model, prompt, penalty_alpha=0.6, top_k=4, max_new_tokens=8)
+    options = {"penalty_alpha": 0.6, "top_k": 4, "max_new_tokens": 8}
+    ((found,),) = generate_ids(model, prompt, token_scores=True, **options)
     with torch.no_grad():
         steps = model(torch.cat([prompt, torch.tensor([found.ids])], 1)).log_softmax(-1)[0, 2:-1]
     picked = steps.gather(1, torch.tensor(found.ids)[:, None])
     assert found.score == pytest.approx(float(picked.mean()), abs=1e-5)
+    assert found.token_scores == pytest.approx(picked[:, 0].tolist(), abs=1e-5)
 
 
 def test_without_a_penalty_it_is_greedy() -> None:

@@ -107,16 +107,22 @@ def check(names: tuple[str, ...], options: dict[str, Any], sources: list[list[in
     eos = options.get("eos_token_id", 2)
     ends = frozenset({0, *(eos if isinstance(eos, list) else [eos])})
     tiny.same_hypotheses(got, expected, prompt=prompt, ends=ends)
-    if options.get("num_beams", 1) == 1:  # greedy scores: the mean log-probability of what was chosen
-        steps = theirs.compute_transition_scores(expected.sequences, expected.scores, normalize_logits=True)
-        told = generate_ids(ours, source, mask, token_scores=True, **options)
-        for row, (hypothesis,) in enumerate(got):
-            assert hypothesis.token_scores is None
-            (one,) = told[row]
-            assert (one.ids, one.score) == (hypothesis.ids, hypothesis.score)
-            assert one.token_scores == pytest.approx(steps[row, : len(one.ids)].tolist(), abs=1e-4)
-            length = len(hypothesis.ids)
-            assert hypothesis.score == pytest.approx(float(steps[row, :length].sum()) / length, abs=1e-4)
+    beams = options.get("num_beams", 1) > 1
+    steps = theirs.compute_transition_scores(
+        expected.sequences,
+        expected.scores,
+        expected.beam_indices if beams else None,
+        normalize_logits=not beams,
+    )
+    told = generate_ids(ours, source, mask, token_scores=True, **options)
+    assert [[(one.ids, one.score) for one in row] for row in told] == [
+        [(one.ids, one.score) for one in row] for row in got
+    ]
+    assert all(one.token_scores is None for row in got for one in row)
+    for one, theirs_of_it in zip(itertools.chain(*told), steps.tolist(), strict=True):
+        assert one.token_scores == pytest.approx(theirs_of_it[: len(one.ids)], rel=1e-5, abs=1e-5)
+        if not beams:  # greedy scores: the mean log-probability of what was chosen
+            assert one.score == pytest.approx(sum(theirs_of_it[: len(one.ids)]) / len(one.ids), abs=1e-4)
 
 
 @pytest.mark.parametrize("options", GREEDY + BEAMS, ids=str)
@@ -317,7 +323,3 @@ def test_scores_of_tokens_add_up() -> None:
             assert hypothesis.token_scores is not None
             assert len(hypothesis.token_scores) == len(hypothesis.ids)
             assert sum(hypothesis.token_scores) == pytest.approx(hypothesis.score, abs=1e-5)
-    from seq2seq_cli.errors import UsageError
-
-    with pytest.raises(UsageError, match="token_scores goes with greedy"):
-        generate_ids(ours, ids, mask, token_scores=True, num_beams=2)
