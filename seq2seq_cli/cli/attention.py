@@ -51,7 +51,7 @@ def attend(
     overwrite: bool,
 ) -> None:
     """Answer the one line of an input, and write what its output saw of it into the file ``path``."""
-    from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.cli.running import report
     from seq2seq_cli.decoding.engine import TextGenerator
 
     first = _only_line(source)
@@ -62,7 +62,7 @@ def attend(
             output, alignment = generator.aligned(line.source, place=line.where)
             picture.write_bytes(drawn(alignment, path))
             target.write(joined(work.results([line], [output])))
-    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
+    report(generator.counts)
 
 
 def _only_line(source: Source) -> list[str]:

@@ -199,7 +199,7 @@ def _generate_and_score(
         make_generator,
         move,
         open_model,
-        report_cuts,
+        report,
         with_preset,
     )
     from seq2seq_cli.evaluation.predictions import write_predictions
@@ -215,7 +215,7 @@ def _generate_and_score(
     if kept:
         console.say(f"{place} holds predictions of more rows and is kept; -o FILE writes these")
     found = predict(generator, rows, tell=lambda done: console.say(f"{done} of {len(rows)} rows"))
-    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
+    report(generator.counts)
     if destination is not None:
         write_predictions(destination, found)
     elif not kept:

@@ -140,7 +140,7 @@ def generate(
 
 def _generate(generator: Writer, work: Lines, source: Source, target: Destination) -> None:
     """Answer the lines in this process."""
-    from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.cli.running import report
 
     def answer(group: list[Line]) -> list[Output]:
         return generator.texts(
@@ -151,7 +151,7 @@ def _generate(generator: Writer, work: Lines, source: Source, target: Destinatio
 
     groups = work.groups(source.lines, source.ready, skip=target.done)
     _write(((group, answer(group)) for group in groups), work, source, target)
-    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
+    report(generator.counts)
 
 
 def _several(num_processes: int | None, recipe: Path | None) -> bool:
@@ -178,7 +178,7 @@ def _worked_for_another(open_writer: Callable[[], Writer]) -> bool:
 
 def _deal(processes: int, work: Lines, source: Source, target: Destination) -> None:
     """Have the lines answered by several processes."""
-    from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.cli.running import report
     from seq2seq_cli.processes.dealer import Dealer
 
     remedy = "run it again with --resume" if target.is_resumable else "run it again"
@@ -187,7 +187,7 @@ def _deal(processes: int, work: Lines, source: Source, target: Destination) -> N
         groups = work.groups(source.lines, source.ready, skip=target.done)
         answers = dealer.answers(groups, ready=source.ready, descriptor=source.descriptor)
         _write(answers, work, source, target)
-        report_cuts(dealer.truncated, dealer.unreadable, dealer.incomplete)
+        report(dealer.counts)
 
 
 def _write(
@@ -205,7 +205,7 @@ def _write(
 
 def _stream(open_generator: Callable[[], Writer], work: Lines, source: Source, target: Destination) -> None:
     """Answer the one line of an input that has no other, as far as can be seen without waiting."""
-    from seq2seq_cli.cli.running import report_cuts
+    from seq2seq_cli.cli.running import report
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.text.lines import one_line
 
@@ -217,7 +217,7 @@ def _stream(open_generator: Callable[[], Writer], work: Lines, source: Source, t
         generator.stream(line.source, lambda piece: target.write(one_line(piece)), place=line.where)
         target.write("\n")
     _refuse_more(source)
-    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
+    report(generator.counts)
 
 
 def _refuse_more(source: Source) -> None:

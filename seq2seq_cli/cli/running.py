@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.processes.worker import Writer
     from seq2seq_cli.recipe import Recipe, Turns
+    from seq2seq_cli.text.lines import Counts
 
 #: where finetune leaves a link to its last result
 LATEST = Path("runs/latest")
@@ -265,14 +266,14 @@ def make_generator(
     )
 
 
-def report_cuts(truncated: int, unreadable: int, incomplete: int) -> None:
+def report(counts: Counts) -> None:
     """Say how many inputs were not read as they stand, and how many outputs are not written."""
-    if truncated:
-        console.warn(f"{truncated} input(s) were longer than the model takes and were truncated")
-    if unreadable:
-        console.warn(f"{unreadable} input(s) gave no token; their output is empty")
-    if incomplete:
+    if counts.truncated:
+        console.warn(f"{counts.truncated} input(s) were longer than the model takes and were truncated")
+    if counts.unreadable:
+        console.warn(f"{counts.unreadable} input(s) gave no token; their output is empty")
+    if counts.incomplete:
         console.warn(
-            f"{incomplete} output(s) ended before their grammar was complete and are left empty; "
+            f"{counts.incomplete} output(s) ended before their grammar was complete and are left empty; "
             "raise --max-new-tokens"
         )

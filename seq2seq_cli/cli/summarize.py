@@ -69,7 +69,7 @@ def summarize(
         make_generator,
         move,
         open_model,
-        report_cuts,
+        report,
         with_preset,
     )
     from seq2seq_cli.recipe import load_recipe
@@ -96,7 +96,7 @@ def summarize(
         for work, group in _groups(stack, files or [], named, one_a_line=lines or jsonl, errors=errors):
             texts = _summaries(generator, group, long)
             target.write(joined(work.texts(group, texts)))
-    report_cuts(generator.truncated, generator.unreadable, generator.incomplete)
+    report(generator.counts)
 
 
 def _summaries(generator: TextGenerator, documents: list[Line], long: Any) -> list[str]:

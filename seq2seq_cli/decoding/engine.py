@@ -14,7 +14,7 @@ from seq2seq_cli.decoding.stepper import Hypothesis
 from seq2seq_cli.decoding.wording import opening, spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
-from seq2seq_cli.text.lines import Output, settled
+from seq2seq_cli.text.lines import Counts, Output, settled
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
@@ -27,12 +27,7 @@ EMPTY = Output(texts=("",), scores=(0.0,))
 
 
 class TextGenerator:
-    """A model with its tokenizers and options, ready for texts.
-
-    ``truncated`` counts inputs that were cut to what the model takes, ``unreadable`` those that gave no
-    token at all (their output is empty), ``incomplete`` outputs that ended before their grammar was complete
-    (they are empty).
-    """
+    """A model with its tokenizers and options, ready for texts; ``counts`` what befell them."""
 
     def __init__(
         self,
@@ -71,9 +66,7 @@ class TextGenerator:
         self._taken = 0
         self._name = name
         self.prefix = prefix
-        self.truncated = 0
-        self.unreadable = 0
-        self.incomplete = 0
+        self.counts = Counts()
 
     def texts(
         self,
@@ -107,7 +100,7 @@ class TextGenerator:
             for place, output in zip(batch, self._run(rows, shown, keys, begun), strict=True):
                 outputs[place] = output
         for place in (place for place, ids in encoded.items() if not ids):
-            self.unreadable += 1
+            self.counts.unreadable += 1
             outputs[place] = Output(texts=(self._echoed(texts[place], ""),), scores=(0.0,))
         return outputs
 
@@ -134,7 +127,7 @@ class TextGenerator:
         if not text.strip():
             return
         row = self._encode([text], [place])[0]
-        self.unreadable += not row
+        self.counts.unreadable += not row
         done, ids = self._echoed(text, ""), list[int]()
         if done:
             write(done)
@@ -202,7 +195,7 @@ class TextGenerator:
             told = [_too_long(plain[n], limit, places[n]) for n in long[:_LISTED]]
             more = [Finding(f"and {len(long) - _LISTED} more")] if len(long) > _LISTED else []
             raise DataError(findings=[*told, *more])
-        self.truncated += len(long)
+        self.counts.truncated += len(long)
         return [start + _cut(ids, limit, keep_end=tail) if ids else [] for ids in plain]
 
     def _batches(self, encoded: dict[int, list[int]]) -> Iterator[list[int]]:
@@ -266,7 +259,7 @@ class TextGenerator:
         statement."""
         language, bos = self._decoding.language, self._decoding.forced_bos
         if language is not None and not language.accepts(ids[1:] if ids[:1] == [bos] else ids):
-            self.incomplete += 1
+            self.counts.incomplete += 1
             return ""
         return self._decoded(prompt, ids, text)
 

@@ -20,7 +20,7 @@ from seq2seq_cli.errors import Finding, S2SError
 from seq2seq_cli.processes import launched, link
 from seq2seq_cli.processes.link import Link
 from seq2seq_cli.processes.worker import VARIABLE
-from seq2seq_cli.text.lines import Output
+from seq2seq_cli.text.lines import Counts, Output
 
 #: seconds that a process gets to end by itself
 _GRACE = 5.0
@@ -50,9 +50,7 @@ class _Worker(Generic[J]):
     heard: float = field(default_factory=time.monotonic)
     is_ready: bool = False
     jobs: list[J] = field(default_factory=list)
-    truncated: int = 0
-    unreadable: int = 0
-    incomplete: int = 0
+    counts: Counts = field(default_factory=Counts)
 
     @property
     def is_idle(self) -> bool:
@@ -67,19 +65,9 @@ class Dealer(Generic[J]):
         self._workers: list[_Worker[J]] = []
 
     @property
-    def truncated(self) -> int:
-        """Lines that were longer than the model takes."""
-        return sum(worker.truncated for worker in self._workers)
-
-    @property
-    def unreadable(self) -> int:
-        """Lines that gave no token."""
-        return sum(worker.unreadable for worker in self._workers)
-
-    @property
-    def incomplete(self) -> int:
-        """Outputs that ended before their grammar was complete."""
-        return sum(worker.incomplete for worker in self._workers)
+    def counts(self) -> Counts:
+        """What befell the lines, as all workers say."""
+        return sum((worker.counts for worker in self._workers), Counts())
 
     def start(self, arguments: Sequence[str], *, processes: int) -> None:
         """Get workers: ``processes`` on this machine that run the program with ``arguments``; in a launch one
@@ -191,9 +179,7 @@ class Dealer(Generic[J]):
             raise error
         worker.is_ready = True
         jobs, worker.jobs = worker.jobs, []
-        worker.truncated = message.get("truncated", 0)
-        worker.unreadable = message.get("unreadable", 0)
-        worker.incomplete = message.get("incomplete", 0)
+        worker.counts = Counts(**message.get("counts", {}))
         outputs = [Output(texts=tuple(t), scores=tuple(s)) for t, s in message.get("outputs", ())]
         return {job.number: output for job, output in zip(jobs, outputs, strict=True)}
 

@@ -15,7 +15,7 @@ from seq2seq_cli import console
 from seq2seq_cli.errors import S2SError
 from seq2seq_cli.processes import launched
 from seq2seq_cli.processes.link import BEAT, Link
-from seq2seq_cli.text.lines import Output
+from seq2seq_cli.text.lines import Counts, Output
 
 #: what a dealer tells the workers that it starts: the socket's descriptor and the worker's number
 VARIABLE = "S2S_WORKER"
@@ -25,11 +25,10 @@ class Writer(Protocol):
     """What answers lines: a text generator, or several that take turns."""
 
     @property
-    def truncated(self) -> int: ...
-    @property
-    def unreadable(self) -> int: ...
-    @property
-    def incomplete(self) -> int: ...
+    def counts(self) -> Counts:
+        """What befell the texts so far."""
+        ...
+
     def texts(
         self, texts: Sequence[str], *, numbers: Sequence[int] | None, places: Sequence[str] | None
     ) -> list[Output]:
@@ -63,9 +62,7 @@ def serve(link: Link, open_writer: Callable[[], Writer]) -> None:
             outputs = writer.texts(task["texts"], numbers=task["numbers"], places=task["places"])
             reply = {
                 "outputs": [[output.texts, output.scores] for output in outputs],
-                "truncated": writer.truncated,
-                "unreadable": writer.unreadable,
-                "incomplete": writer.incomplete,
+                "counts": vars(writer.counts),
             }
     except S2SError as error:
         findings = [[each.what, each.where, each.remedy] for each in error.findings]

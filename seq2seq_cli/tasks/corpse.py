@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seq2seq_cli.decoding.engine import TextGenerator
-from seq2seq_cli.text.lines import Output, one_line
+from seq2seq_cli.text.lines import Counts, Output, one_line
 
 
 class Corpse:
@@ -20,19 +20,9 @@ class Corpse:
         self._echo = echo
 
     @property
-    def truncated(self) -> int:
-        """Turns whose text was longer than the model takes."""
-        return sum(writer.truncated for writer in set(self._turns))
-
-    @property
-    def unreadable(self) -> int:
-        """Turns whose text gave no token."""
-        return sum(writer.unreadable for writer in set(self._turns))
-
-    @property
-    def incomplete(self) -> int:
-        """Turns that ended before their grammar was complete."""
-        return sum(writer.incomplete for writer in set(self._turns))
+    def counts(self) -> Counts:
+        """Those of all turns."""
+        return sum((writer.counts for writer in set(self._turns)), Counts())
 
     def texts(
         self,

@@ -22,6 +22,19 @@ class Output:
     scores: tuple[float, ...]
 
 
+@dataclass(kw_only=True)
+class Counts:
+    """How many inputs and outputs are not what was asked for."""
+
+    truncated: int = 0  #: inputs that were cut to what the model takes
+    unreadable: int = 0  #: inputs that gave no token; their output is empty
+    incomplete: int = 0  #: outputs that ended before their grammar was complete; they are empty
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = vars(self), vars(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+
 class ByteLines(Protocol):
     """What lines are read from: a binary file, or a ``PipeReader``."""
 

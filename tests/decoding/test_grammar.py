@@ -75,7 +75,7 @@ def test_a_regular_expression(algorithm: Any, search: dict[str, Any]) -> None:
     together = writer.texts(SOURCES)
     for output in together:
         assert re.fullmatch(pattern, output.texts[0].strip()), output
-    assert writer.incomplete == 0
+    assert writer.counts.incomplete == 0
     if "do_sample" not in search:
         alone = [writer.texts([source])[0].texts for source in SOURCES]
         assert alone == [output.texts for output in together]
@@ -138,7 +138,7 @@ def test_an_untrained_model_writes_valid_sql(search: dict[str, Any], tmp_path: P
     writer = generator(tokenizer, grammar="boss2sql", max_new_tokens=500, **search)
     sources = [f"{word} {number}" for word in SOURCES for number in range(12)]
     outputs = [output.texts[0] for output in writer.texts(sources)]
-    assert writer.incomplete == 0
+    assert writer.counts.incomplete == 0
     with execution.open_database(tmp_path / "company.sqlite") as connection:
         for text in outputs:
             execution.run_sql(text, connection)
@@ -151,7 +151,7 @@ def test_what_is_not_complete_is_left_empty() -> None:
     writer = generator(tokenizer, grammar="regex:(tea ){40}", max_new_tokens=10)
     outputs = writer.texts(["a", "b"])
     assert [output.texts for output in outputs] == [("",), ("",)]
-    assert writer.incomplete == 2
+    assert writer.counts.incomplete == 2
 
 
 def test_behind_a_forced_bos_and_a_prefix(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_options_that_leave_nothing_end_the_row() -> None:
     writer = generator(tokenizer, grammar="regex:tea", bad_words_ids=tea, max_new_tokens=9)
     (output,) = writer.texts(["a"])
     assert output.texts == ("",)
-    assert writer.incomplete == 1
+    assert writer.counts.incomplete == 1
     more = generator(tokenizer, grammar="regex:tea", min_new_tokens=9, max_new_tokens=20)
     assert more.texts(["a"])[0].texts == ("tea",), "nothing can be written behind a complete text"
 

@@ -96,4 +96,4 @@ def test_blank_and_unreadable_texts_are_echoed_as_they_are(stack: Stack, tmp_pat
     assert generator.texts(["  "])[0].texts == ("",)
     if not ids:
         assert generator.texts(["\u200b"])[0].texts == ("\u200b",)
-        assert generator.unreadable == 1
+        assert generator.counts.unreadable == 1

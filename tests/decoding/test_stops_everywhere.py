@@ -37,4 +37,4 @@ def test_a_grammar(strategy: dict[str, Any]) -> None:
     writer = generator(tokenizer, grammar=f"regex:{pattern}", max_new_tokens=40, **strategy)
     for output in writer.texts(SOURCES):
         assert re.fullmatch(pattern, output.texts[0]), output
-    assert writer.incomplete == 0
+    assert writer.counts.incomplete == 0

@@ -16,7 +16,7 @@ from seq2seq_cli.processes import link as wire
 from seq2seq_cli.processes.dealer import Dealer
 from seq2seq_cli.processes.link import Link
 from seq2seq_cli.processes.worker import serve
-from seq2seq_cli.text.lines import Output
+from seq2seq_cli.text.lines import Counts, Output
 from seq2seq_cli.text.stream import groups
 
 
@@ -37,7 +37,7 @@ class Stub:
     """Writes each text back, after a while."""
 
     def __init__(self, seed: int, *, slowest: float = 0.0, wrong: int | None = None) -> None:
-        self.truncated = self.unreadable = self.incomplete = 0
+        self.counts = Counts()
         self._random, self._slowest, self._wrong = random.Random(seed), slowest, wrong
 
     def texts(
@@ -49,7 +49,7 @@ class Stub:
         if self._wrong in numbers:
             raise DataError("wrong", where=places[list(numbers).index(self._wrong)])
         time.sleep(self._random.random() * self._slowest)
-        self.truncated += len(texts)
+        self.counts.truncated += len(texts)
         return [
             Output(texts=(f"{text}!",), scores=(number / 7,))
             for text, number in zip(texts, numbers, strict=True)
@@ -77,7 +77,7 @@ def test_answers_come_in_order_once_each(count: int) -> None:
     lines = 700
     with make_dealer(count, slowest=0.01) as dealer:
         found = list(answers(dealer, groups(map(Job, range(lines)))))
-        assert dealer.truncated == lines
+        assert dealer.counts == Counts(truncated=lines)
     assert found == [(number, f"text {number}!", number / 7) for number in range(lines)]
 
 

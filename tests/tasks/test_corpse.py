@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seq2seq_cli.tasks.corpse import Corpse
-from seq2seq_cli.text.lines import Output
+from seq2seq_cli.text.lines import Counts, Output
 
 
 class Stub:
@@ -13,7 +13,7 @@ class Stub:
 
     def __init__(self, letter: str) -> None:
         self.letter, self.numbers = letter, list[int]()
-        self.truncated, self.unreadable = 1, 2
+        self.counts = Counts(truncated=1, unreadable=2)
 
     def texts(
         self, texts: Sequence[str], *, numbers: Sequence[int], places: Sequence[str] | None
@@ -33,7 +33,7 @@ def test_turns_go_round_and_never_draw_the_same_numbers() -> None:
     again = [Stub("a"), Stub("b")]
     Corpse(again, rounds=2, echo=True).texts(["longer"], numbers=[9])  # type: ignore[list-item]
     assert again[0].numbers == writers[0].numbers[1::2], "whatever stands beside it"
-    assert (corpse.truncated, corpse.unreadable) == (2, 4)
+    assert corpse.counts == Counts(truncated=2, unreadable=4)
 
 
 def test_with_echo_the_beginning_stays() -> None:
