@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ import typer
 
 from seq2seq_cli import cli, console
 from seq2seq_cli.cli.attention import AttentionFile, attend, refuse_attention
-from seq2seq_cli.cli.inputs import Line, Lines, Source, joined, open_source, refuse_unused
+from seq2seq_cli.cli.inputs import Form, Line, Lines, Source, joined, open_source, refuse_unused
 from seq2seq_cli.cli.options import (
     BatchTokens,
     Device,
@@ -83,26 +84,32 @@ def generate(
     from seq2seq_cli.cli.running import Setup, open_writer, with_preset
     from seq2seq_cli.recipe import Turns, load
 
-    if text and input_file is not None:
-        raise UsageError("give texts or a file, not both", where="-i")
-    if (generation.get("num_return_sequences") or 1) > 1 and not jsonl:
-        raise UsageError(
-            "one line in, one line out: several outputs need --jsonl", where="--num-return-sequences"
-        )
-    refuse_unused(resume=resume, overwrite=overwrite, output=attention or output, field=field, jsonl=jsonl)
-    several = _several(num_processes, recipe)
-    if attention is not None:
-        beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
-        refuse_attention(attention, {**beside, "--jsonl": jsonl, "--stream": stream}, output=output)
-    if stream:
-        beside = {"several inputs": len(text or []) > 1, "--num-processes": several, "--resume": resume}
-        _refuse_together("--stream", {**beside, "--jsonl": jsonl, "--scores": scores}, generation)
+    asked = Asked(
+        text=text or [],
+        input_file=input_file,
+        errors=errors,
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        form=Form(field=(field or "source") if jsonl else None, scores=scores),
+        stream=stream,
+        attention=attention,
+        processes=num_processes or 1,
+        is_shared=_is_shared(num_processes, recipe),
+    )
+    refuse_unused(
+        output=attention or output,
+        overwrite=overwrite,
+        resume=resume,
+        objects={"--field": field is not None},
+        jsonl=jsonl,
+    )
+    _check(asked, generation)
     chosen = None if recipe is None else load(recipe)
     if isinstance(chosen, Turns):
         beside = {"--model": model is not None, "--stream": stream, "--scores": scores}
         beside["--attention"] = attention is not None
         _refuse_together("a recipe of turns", beside, {**generation, "num_beams": None})
-
     setup = Setup(
         device=device,
         dtype=dtype,
@@ -113,27 +120,69 @@ def generate(
         echo=echo,
         with_scores=scores or jsonl,
     )
+    _answer(asked, lambda: open_writer(model, chosen, setup))
 
-    def open_it() -> Writer:
-        return open_writer(model, chosen, setup)
 
-    if several and _worked_for_another(open_it):
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a call asks for beside a model and its options: where lines come from, what becomes of them, and
+    how many ``processes`` it is to start; ``is_shared``: whether several share the lines."""
+
+    text: list[str]
+    input_file: Path | None
+    errors: str
+    output: Path | None
+    resume: bool
+    overwrite: bool
+    form: Form
+    stream: bool
+    attention: Path | None
+    processes: int
+    is_shared: bool
+
+
+def _check(asked: Asked, generation: dict[str, Any]) -> None:
+    """UsageError for what does not go together."""
+    if asked.text and asked.input_file is not None:
+        raise UsageError("give texts or a file, not both", where="-i")
+    jsonl = asked.form.field is not None
+    if (generation.get("num_return_sequences") or 1) > 1 and not jsonl:
+        raise UsageError(
+            "one line in, one line out: several outputs need --jsonl", where="--num-return-sequences"
+        )
+    beside = {
+        "several inputs": len(asked.text) > 1,
+        "--num-processes": asked.is_shared,
+        "--resume": asked.resume,
+        "--jsonl": jsonl,
+    }
+    if asked.attention is not None:
+        refuse_attention(asked.attention, {**beside, "--stream": asked.stream}, output=asked.output)
+    if asked.stream:
+        _refuse_together("--stream", {**beside, "--scores": asked.form.scores}, generation)
+
+
+def _answer(asked: Asked, open_it: Callable[[], Writer]) -> None:
+    """Answer the lines in the way that is asked for; in a process that gets them from another, its share."""
+    if asked.is_shared and _worked_for_another(open_it):
         return
     with ExitStack() as stack:
-        source = open_source(stack, text or [], input_file, errors)
-        target = stack.enter_context(Destination(output, overwrite=overwrite, resumable=True, resume=resume))
+        source = open_source(stack, asked.text, asked.input_file, asked.errors)
+        target = stack.enter_context(
+            Destination(asked.output, overwrite=asked.overwrite, resumable=True, resume=asked.resume)
+        )
         if target.is_complete:
-            console.say(f"{output} is complete, nothing to do")
+            console.say(f"{asked.output} is complete, nothing to do")
             if launched.world() > 1:
                 launched.dismiss()
             return
-        work = Lines(field=(field or "source") if jsonl else None, scores=scores, name=source.name)
-        if stream:
+        work = Lines(asked.form, name=source.name)
+        if asked.stream:
             _stream(open_it, work, source, target)
-        elif attention is not None:
-            attend(attention, open_it, work, source, target, overwrite=overwrite)
-        elif several:
-            _deal(num_processes or 1, work, source, target)
+        elif asked.attention is not None:
+            attend(asked.attention, open_it, work, source, target, overwrite=asked.overwrite)
+        elif asked.is_shared:
+            _deal(asked.processes, work, source, target)
         else:
             _generate(open_it(), work, source, target)
 
@@ -154,7 +203,7 @@ def _generate(generator: Writer, work: Lines, source: Source, target: Destinatio
     report(generator.counts)
 
 
-def _several(num_processes: int | None, recipe: Path | None) -> bool:
+def _is_shared(num_processes: int | None, recipe: Path | None) -> bool:
     """Whether several processes share the lines: those of a launch, or as many as were asked for."""
     world = launched.world()
     if world > 1 and num_processes not in (None, world):

@@ -82,6 +82,14 @@ def count_lines(descriptor: int) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Form:
+    """What lines are: texts, or JSON objects with a text in their ``field``."""
+
+    field: str | None = None
+    scores: bool = False  #: the score of an output is written with it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """A line that came in: its number (from 0), its text, the JSON object it was, and where it stood."""
 
@@ -92,11 +100,10 @@ class Line:
 
 
 class Lines:
-    """From input lines to sources, and from outputs to output lines: text, or JSON with a ``field``."""
+    """From input lines to sources, and from outputs to output lines; ``name`` is what the input is called."""
 
-    def __init__(self, *, field: str | None, scores: bool, name: str) -> None:
-        self._field = field
-        self._scores = scores
+    def __init__(self, form: Form, *, name: str) -> None:
+        self._form = form
         self._name = name
 
     def groups(
@@ -129,8 +136,8 @@ class Lines:
 
     def _parse(self, line: str, number: int) -> Line:
         row, where = dict[str, Any](), f"{self._name}:{number}"
-        if self._field is not None:
-            row, line = self._object(line, self._field, where)
+        if self._form.field is not None:
+            row, line = self._object(line, self._form.field, where)
         return Line(number=number - 1, source=line, row=row, where=where)
 
     def _object(self, line: str, field: str, where: str) -> tuple[dict[str, Any], str]:
@@ -157,10 +164,10 @@ class Lines:
         from seq2seq_cli.text.lines import one_line
 
         pairs = zip(group, outputs, strict=True)
-        if self._field is not None:
+        if self._form.field is not None:
             return [self._json(line.row, output) for line, output in pairs]
         texts = [one_line(output.texts[0]) for output in outputs]
-        if self._scores:
+        if self._form.scores:
             return [f"{o.scores[0]:.4f}\t{text}" for o, text in zip(outputs, texts, strict=True)]
         return texts
 
@@ -168,7 +175,7 @@ class Lines:
         """As ``results``, for plain texts."""
         from seq2seq_cli.text.lines import one_line
 
-        if self._field is None:
+        if self._form.field is None:
             return [one_line(text) for text in texts]
         pairs = zip(group, texts, strict=True)
         return [json.dumps({**line.row, "prediction": text}, ensure_ascii=False) for line, text in pairs]
@@ -178,19 +185,21 @@ class Lines:
         added: dict[str, Any] = {"prediction": output.texts[0]}
         if len(found) > 1:
             added = {"predictions": found}
-        elif self._scores:
+        elif self._form.scores:
             added["score"] = output.scores[0]
         return json.dumps({**row, **added}, ensure_ascii=False)
 
 
 def refuse_unused(
-    *, output: Path | None, overwrite: bool, field: str | None, jsonl: bool, resume: bool = False
+    *, output: Path | None, overwrite: bool, resume: bool = False, objects: dict[str, bool], jsonl: bool
 ) -> None:
-    """UsageError for options that would change nothing."""
+    """UsageError for options that would change nothing; ``objects`` are those about JSON objects, and whether
+    each is given."""
     if (resume or overwrite) and (output is None or str(output) == "-"):
         raise UsageError("--resume and --overwrite go with an output file", remedy="add -o FILE")
-    if field is not None and not jsonl:
-        raise UsageError("a field is one of JSON objects", where="--field", remedy="add --jsonl")
+    for option, is_given in objects.items():
+        if is_given and not jsonl:
+            raise UsageError("lines are no JSON objects", where=option, remedy="add --jsonl")
 
 
 def open_lines(path: Path) -> BinaryIO:

@@ -77,7 +77,7 @@ def summarize(
 
     if (generation.get("num_return_sequences") or 1) > 1:
         raise UsageError("summarize writes one summary a document", where="--num-return-sequences")
-    refuse_unused(overwrite=overwrite, output=output, field=field, jsonl=jsonl)
+    refuse_unused(output=output, overwrite=overwrite, objects={"--field": field is not None}, jsonl=jsonl)
     chosen = None if recipe is None else load_recipe(recipe)
     with ExitStack() as stack:
         target = stack.enter_context(Destination(output, overwrite=overwrite))
@@ -120,10 +120,10 @@ def _groups(
     stack: ExitStack, files: list[str], field: str | None, *, one_a_line: bool, errors: str
 ) -> Iterator[tuple[Lines, list[Line]]]:
     """Lists of documents as they arrive, each with what writes their lines."""
-    from seq2seq_cli.cli.inputs import Line, Lines, open_source
+    from seq2seq_cli.cli.inputs import Form, Line, Lines, open_source
 
     if not one_a_line:
-        work = Lines(field=None, scores=False, name="")
+        work = Lines(Form(), name="")
         yield (
             work,
             [
@@ -134,7 +134,7 @@ def _groups(
         return
     for name in files or ["-"]:
         source = open_source(stack, [], Path(name), errors)
-        work = Lines(field=field, scores=False, name=source.name)
+        work = Lines(Form(field=field), name=source.name)
         for group in work.groups(source.lines, source.ready):
             yield work, group
 
