@@ -61,6 +61,9 @@ def generate(
     scores: Annotated[
         bool, typer.Option("--scores", help="Write the score and a tab before each text.")
     ] = False,
+    token_scores: Annotated[
+        bool, typer.Option("--token-scores", help="With --jsonl: the score of each token, too.")
+    ] = False,
     echo: Annotated[bool, typer.Option("--echo", help="Write the input before its continuation.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Write each word as it is found; takes one input.")
@@ -91,7 +94,11 @@ def generate(
         output=output,
         resume=resume,
         overwrite=overwrite,
-        form=Form(field=(field or "source") if jsonl else None, scores=scores),
+        form=Form(
+            field=(field or "source") if jsonl else None,
+            scores=scores,
+            token_scores=token_scores,
+        ),
         stream=stream,
         attention=attention,
         processes=num_processes or 1,
@@ -101,14 +108,14 @@ def generate(
         output=attention or output,
         overwrite=overwrite,
         resume=resume,
-        objects={"--field": field is not None},
+        objects={"--field": field is not None, "--token-scores": token_scores},
         jsonl=jsonl,
     )
     _check(asked, generation)
     chosen = None if recipe is None else load(recipe)
     if isinstance(chosen, Turns):
-        beside = {"--model": model is not None, "--stream": stream, "--scores": scores}
-        beside["--attention"] = attention is not None
+        beside = {"--model": model is not None, "--stream": stream, "--attention": attention is not None}
+        beside |= {"--scores": scores, "--token-scores": token_scores}
         _refuse_together("a recipe of turns", beside, {**generation, "num_beams": None})
     setup = Setup(
         device=device,
@@ -119,6 +126,7 @@ def generate(
         truncate=truncation == "truncate",
         echo=echo,
         with_scores=scores or jsonl,
+        token_scores=token_scores,
     )
     _answer(asked, lambda: open_writer(model, chosen, setup))
 

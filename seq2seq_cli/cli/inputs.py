@@ -87,6 +87,7 @@ class Form:
 
     field: str | None = None
     scores: bool = False  #: the score of an output is written with it
+    token_scores: bool = False  #: and in an object its tokens, each with its score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +182,20 @@ class Lines:
         return [json.dumps({**line.row, "prediction": text}, ensure_ascii=False) for line, text in pairs]
 
     def _json(self, row: dict[str, Any], output: Output) -> str:
-        found = [{"text": t, "score": s} for t, s in zip(output.texts, output.scores, strict=True)]
-        added: dict[str, Any] = {"prediction": output.texts[0]}
+        found: list[dict[str, Any]] = [
+            {"text": text, "score": score} for text, score in zip(output.texts, output.scores, strict=True)
+        ]
+        if self._form.token_scores:
+            tokens = output.tokens or [()] * len(found)  # nothing was written for an empty line
+            for one, told in zip(found, tokens, strict=True):
+                one["tokens"] = [{"text": text, "score": score} for text, score in told]
         if len(found) > 1:
-            added = {"predictions": found}
-        elif self._form.scores:
-            added["score"] = output.scores[0]
+            added: dict[str, Any] = {"predictions": found}
+        else:
+            (one,) = found
+            added = {"prediction": one.pop("text"), **one}
+            if not self._form.scores:
+                del added["score"]
         return json.dumps({**row, **added}, ensure_ascii=False)
 
 

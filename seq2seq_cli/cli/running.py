@@ -81,6 +81,7 @@ class Setup:
     truncate: bool
     echo: bool
     with_scores: bool
+    token_scores: bool
 
 
 def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) -> Writer:
@@ -112,6 +113,7 @@ def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGen
         truncate=setup.truncate,
         echo=setup.echo,
         with_scores=setup.with_scores,
+        token_scores=setup.token_scores,
     )
 
 
@@ -240,6 +242,7 @@ def make_generator(
     truncate: bool = True,
     echo: bool = False,
     with_scores: bool = False,
+    token_scores: bool = False,
 ) -> TextGenerator:
     """A text generator with the options of checkpoint, default preset, recipe, ``given``; the last wins, and
     what contradicts it gives way."""
@@ -261,6 +264,7 @@ def make_generator(
         truncate=truncate,
         echo=echo,
         with_scores=with_scores,
+        token_scores=token_scores,
         prefix=str(bundle.config.get("s2s", {}).get("source_prefix", "")),
         name=bundle.reference,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class TextGenerator:
         truncate: bool = True,
         echo: bool = False,
         with_scores: bool = False,
+        token_scores: bool = False,
         prefix: str = "",
         name: str = "",
     ) -> None:
@@ -63,6 +65,7 @@ class TextGenerator:
         self._truncate = truncate
         self._echo = echo
         self._with_scores = with_scores or decoding.num_return_sequences > 1
+        self._token_scores = token_scores
         self._taken = 0
         self._name = name
         self.prefix = prefix
@@ -235,16 +238,19 @@ class TextGenerator:
             keys=keys,
             with_scores=self._with_scores,
             tell=tell,
+            token_scores=self._token_scores,
             source=source,
             prefixes=prefixes,
         )
         if kept is not None:
             kept += [found[0] for found in hypotheses]
         for text, row, found in zip(texts, rows, hypotheses, strict=True):
-            written = [self._written(row, hypothesis.ids, text) for hypothesis in found]
+            whole = [self._whole(hypothesis) for hypothesis in found]
+            written = [self._decoded(row, hypothesis.ids, text) for hypothesis in whole]
             yield Output(
                 texts=tuple(self._echoed(text, new) for new in written),
-                scores=tuple(hypothesis.score for hypothesis in found),
+                scores=tuple(hypothesis.score for hypothesis in whole),
+                tokens=tuple(self._told(hypothesis) for hypothesis in whole) if self._token_scores else (),
             )
 
     def _echoed(self, text: str, new: str) -> str:
@@ -254,14 +260,19 @@ class TextGenerator:
         joint = " " if isinstance(self._model, Seq2Seq) and new and not text[-1].isspace() else ""
         return text + joint + new
 
-    def _written(self, prompt: list[int], ids: list[int], text: str) -> str:
-        """As ``_decoded``; nothing where that is not what the grammar asks for: rather than half a
+    def _whole(self, hypothesis: Hypothesis) -> Hypothesis:
+        """What was written; no token of it where it is not what the grammar asks for: rather than half a
         statement."""
-        language, bos = self._decoding.language, self._decoding.forced_bos
-        if language is not None and not language.accepts(ids[1:] if ids[:1] == [bos] else ids):
-            self.counts.incomplete += 1
-            return ""
-        return self._decoded(prompt, ids, text)
+        language, ids = self._decoding.language, hypothesis.ids
+        begun = ids[:1] == [self._decoding.forced_bos]
+        if language is None or language.accepts(ids[1:] if begun else ids):
+            return hypothesis
+        self.counts.incomplete += 1
+        return replace(hypothesis, ids=[], token_scores=[])
+
+    def _told(self, hypothesis: Hypothesis) -> list[tuple[str, float]]:
+        """The new tokens, to be read, and the score of each."""
+        return list(zip(self._target.pieces(hypothesis.ids), hypothesis.token_scores or (), strict=True))
 
     def _decoded(self, prompt: list[int], ids: list[int], text: str) -> str:
         """The text of new tokens; a continuation keeps the space that joins it to its prompt, where ``text``

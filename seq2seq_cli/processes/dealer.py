@@ -180,7 +180,10 @@ class Dealer(Generic[J]):
         worker.is_ready = True
         jobs, worker.jobs = worker.jobs, []
         worker.counts = Counts(**message.get("counts", {}))
-        outputs = [Output(texts=tuple(t), scores=tuple(s)) for t, s in message.get("outputs", ())]
+        outputs = [
+            Output(texts=tuple(texts), scores=tuple(scores), tokens=tuple(tokens))
+            for texts, scores, tokens in message.get("outputs", ())
+        ]
         return {job.number: output for job, output in zip(jobs, outputs, strict=True)}
 
     def _lost(self, worker: _Worker[J], how: str = "") -> S2SError:

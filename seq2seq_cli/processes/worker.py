@@ -61,7 +61,7 @@ def serve(link: Link, open_writer: Callable[[], Writer]) -> None:
         while (task := _exchange(link, reply)) is not None:
             outputs = writer.texts(task["texts"], numbers=task["numbers"], places=task["places"])
             reply = {
-                "outputs": [[output.texts, output.scores] for output in outputs],
+                "outputs": [[output.texts, output.scores, output.tokens] for output in outputs],
                 "counts": vars(writer.counts),
             }
     except S2SError as error:

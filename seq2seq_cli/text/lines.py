@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,10 +16,12 @@ MAX_LINE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What became of one line: the texts, the best first, and their scores."""
+    """What became of one line: the texts, the best first, their scores, and the tokens of each, to be read,
+    with the log-probability of each token; no ``tokens`` where nobody asked."""
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
+    tokens: tuple[Sequence[tuple[str, float]], ...] = ()
 
 
 @dataclass(kw_only=True)

@@ -102,6 +102,7 @@ def test_weights_are_loaded_once(models: Path, monkeypatch: pytest.MonkeyPatch) 
         truncate=True,
         echo=False,
         with_scores=False,
+        token_scores=False,
     )
     writer = open_writer(None, load(Path("r.yaml")), setup)
     (output,) = writer.texts(["tea"], numbers=None, places=None)

@@ -267,6 +267,34 @@ def test_jsonl_keeps_fields_and_gives_several(s2s: Run, pair_folder: Path) -> No
     assert s2s("generate", "-m", pair_folder, "--num-return-sequences", "2", "tea").returncode == 2
 
 
+@pytest.mark.parametrize("search", [(), ("--num-beams", "3"), ("--top-p", "0.9")], ids=str)
+def test_jsonl_tells_the_score_of_each_token(s2s: Run, pair_folder: Path, search: tuple[str, ...]) -> None:
+    stdin = b'{"source": "who sells tea"}\n{"source": " "}\n{"source": "tea and cake"}\n'
+    asked = ("generate", "-m", pair_folder, *SHORT, *search, "--length-penalty", "0", "--jsonl")
+    done = s2s(*asked, "--token-scores", "--scores", stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    first, blank, last = map(json.loads, done.stdout.splitlines())
+    assert (blank["prediction"], blank["tokens"]) == ("", [])
+    for row in (first, last):
+        if row["prediction"].isascii():  # others may be of several tokens a character
+            assert "".join(token["text"] for token in row["tokens"]).startswith(row["prediction"])
+        assert sum(token["score"] for token in row["tokens"]) == pytest.approx(row["score"], abs=1e-4)
+    without = [json.loads(line) for line in s2s(*asked, "--token-scores", stdin=stdin).stdout.splitlines()]
+    assert without == [
+        {name: value for name, value in row.items() if name != "score"} for row in (first, blank, last)
+    ]
+    two = s2s(*asked, "--token-scores", "--scores", "--num-processes", "2", stdin=stdin)
+    assert two.stdout == done.stdout
+    if search:
+        several = s2s(*asked, *search, "--num-return-sequences", "2", "--token-scores", stdin=stdin)
+        (row, *_) = map(json.loads, several.stdout.splitlines())
+        for one in row["predictions"]:
+            assert sum(token["score"] for token in one["tokens"]) == pytest.approx(one["score"], abs=1e-4)
+    refused = s2s("generate", "-m", pair_folder, "--token-scores", "tea")
+    assert refused.returncode == 2
+    assert b"--token-scores \xc2\xb7 add --jsonl" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [(b"nonsense", b"not a JSON object"), (b"[1]", b"not a JSON object"), (b'{"a": 1}', b"no field 'source'"),

@@ -57,13 +57,19 @@ def stack(vocab_size: int, seed: int = 0) -> Any:
     return tiny.scramble(built, seed, std=0.2)
 
 
-def generator(tokenizer: Tokenizer, **options: Any) -> TextGenerator:
+def generator(tokenizer: Tokenizer, *, token_scores: bool = False, **options: Any) -> TextGenerator:
     eos = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.sep_id
     assert eos is not None
     decoding = resolve_options(options, {}, SpecialIds(start=None, eos=(eos,)))
     # rows beyond the vocabulary: embeddings are often padded
     model = stack(tokenizer.vocab_size + 5)
-    return TextGenerator(model, source_tokenizer=tokenizer, target_tokenizer=tokenizer, decoding=decoding)
+    return TextGenerator(
+        model,
+        source_tokenizer=tokenizer,
+        target_tokenizer=tokenizer,
+        decoding=decoding,
+        token_scores=token_scores,
+    )
 
 
 @pytest.mark.parametrize("search", [{}, {"do_sample": True, "seed": 2}, {"num_beams": 3}], ids=str)
@@ -148,10 +154,11 @@ def test_an_untrained_model_writes_valid_sql(search: dict[str, Any], tmp_path: P
 
 def test_what_is_not_complete_is_left_empty() -> None:
     tokenizer = train_tokenizer("bpe", 290, TEXTS)
-    writer = generator(tokenizer, grammar="regex:(tea ){40}", max_new_tokens=10)
+    writer = generator(tokenizer, grammar="regex:(tea ){40}", max_new_tokens=10, token_scores=True)
     outputs = writer.texts(["a", "b"])
     assert [output.texts for output in outputs] == [("",), ("",)]
     assert writer.counts.incomplete == 2
+    assert [output.tokens for output in outputs] == [([],), ([],)]
 
 
 def test_behind_a_forced_bos_and_a_prefix(tmp_path: Path) -> None:
