@@ -58,6 +58,12 @@ def generate(
     overwrite: Overwrite = False,
     jsonl: Jsonl = False,
     field: FieldName = None,
+    prefix_field: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix-field", metavar="NAME", help="With --jsonl: field of what the output begins with."
+        ),
+    ] = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="Write the score and a tab before each text.")
     ] = False,
@@ -96,6 +102,7 @@ def generate(
         overwrite=overwrite,
         form=Form(
             field=(field or "source") if jsonl else None,
+            prefix_field=prefix_field,
             scores=scores,
             token_scores=token_scores,
         ),
@@ -108,7 +115,11 @@ def generate(
         output=attention or output,
         overwrite=overwrite,
         resume=resume,
-        objects={"--field": field is not None, "--token-scores": token_scores},
+        objects={
+            "--field": field is not None,
+            "--prefix-field": prefix_field is not None,
+            "--token-scores": token_scores,
+        },
         jsonl=jsonl,
     )
     _check(asked, generation)
@@ -158,6 +169,9 @@ def _check(asked: Asked, generation: dict[str, Any]) -> None:
         raise UsageError(
             "one line in, one line out: several outputs need --jsonl", where="--num-return-sequences"
         )
+    if asked.form.prefix_field is not None and "prefix" in generation:
+        what = "does not go with --prefix"
+        raise UsageError(what, where="--prefix-field", remedy="leave one of them out")
     beside = {
         "several inputs": len(asked.text) > 1,
         "--num-processes": asked.is_shared,
@@ -204,6 +218,7 @@ def _generate(generator: Writer, work: Lines, source: Source, target: Destinatio
             [line.source for line in group],
             numbers=[line.number for line in group],
             places=[line.where for line in group],
+            prefixes=[line.prefix for line in group],
         )
 
     groups = work.groups(source.lines, source.ready, skip=target.done)

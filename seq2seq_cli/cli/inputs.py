@@ -83,21 +83,25 @@ def count_lines(descriptor: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What lines are: texts, or JSON objects with a text in their ``field``."""
+    """What lines are: texts, or JSON objects with a text in their ``field``, and where ``prefix_field`` is
+    given what the output begins with in that one."""
 
     field: str | None = None
+    prefix_field: str | None = None
     scores: bool = False  #: the score of an output is written with it
     token_scores: bool = False  #: and in an object its tokens, each with its score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line that came in: its number (from 0), its text, the JSON object it was, and where it stood."""
+    """A line that came in: its number (from 0), its text, the JSON object it was, where it stood, and what
+    its output begins with (None: no line has such a prefix of its own)."""
 
     number: int
     source: str
     row: dict[str, Any]
     where: str
+    prefix: str | None = None
 
 
 class Lines:
@@ -136,29 +140,14 @@ class Lines:
                 yield from error.findings
 
     def _parse(self, line: str, number: int) -> Line:
-        row, where = dict[str, Any](), f"{self._name}:{number}"
-        if self._form.field is not None:
-            row, line = self._object(line, self._form.field, where)
-        return Line(number=number - 1, source=line, row=row, where=where)
-
-    def _object(self, line: str, field: str, where: str) -> tuple[dict[str, Any], str]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            remedy = 'one object a line, as {"source": "..."}'
-            raise DataError(f"not a JSON object: {error}", where=where, remedy=remedy) from None
-        if not isinstance(row, dict):
-            raise DataError("not a JSON object", where=where, remedy='write {"source": "..."}')
-        source = row.get(field)
-        if not isinstance(source, str):
-            what = "has no field" if field not in row else "has no text in field"
-            raise DataError(f"the object {what} {field!r}", where=where, remedy="name it with --field")
-        try:
-            source.encode("utf-8")
-        except UnicodeEncodeError:
-            what = f"field {field!r} has a lone surrogate"
-            raise DataError(what, where=where, remedy="escape both halves of the pair, or neither") from None
-        return row, source
+        form, where = self._form, f"{self._name}:{number}"
+        if form.field is None:
+            return Line(number=number - 1, source=line, row={}, where=where)
+        row, prefix = _object(line, where), None
+        source = _text(row, form.field, where, option="--field")
+        if form.prefix_field is not None:
+            prefix = _text(row, form.prefix_field, where, option="--prefix-field")
+        return Line(number=number - 1, source=source, row=row, where=where, prefix=prefix)
 
     def results(self, group: list[Line], outputs: list[Output]) -> list[str]:
         """One line for each output; whatever would break a line is a space in it."""
@@ -197,6 +186,32 @@ class Lines:
             if not self._form.scores:
                 del added["score"]
         return json.dumps({**row, **added}, ensure_ascii=False)
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object that a line is; DataError for any other."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        remedy = 'one object a line, as {"source": "..."}'
+        raise DataError(f"not a JSON object: {error}", where=where, remedy=remedy) from None
+    if not isinstance(row, dict):
+        raise DataError("not a JSON object", where=where, remedy='write {"source": "..."}')
+    return row
+
+
+def _text(row: dict[str, Any], field: str, where: str, *, option: str) -> str:
+    """The text in a field, which ``option`` names; DataError where there is none."""
+    text = row.get(field)
+    if not isinstance(text, str):
+        what = "has no field" if field not in row else "has no text in field"
+        raise DataError(f"the object {what} {field!r}", where=where, remedy=f"name it with {option}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        what = f"field {field!r} has a lone surrogate"
+        raise DataError(what, where=where, remedy="escape both halves of the pair, or neither") from None
+    return text
 
 
 def refuse_unused(

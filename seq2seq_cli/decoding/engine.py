@@ -12,7 +12,7 @@ from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.stepper import Hypothesis
-from seq2seq_cli.decoding.wording import opening, spell
+from seq2seq_cli.decoding.wording import spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.lines import Counts, Output, settled
@@ -77,11 +77,12 @@ class TextGenerator:
         *,
         numbers: Sequence[int] | None = None,
         places: Sequence[str] | None = None,
-        prefixes: Sequence[str] | None = None,
+        prefixes: Sequence[str | None] | None = None,
     ) -> list[Output]:
         """The outputs of ``texts``, one each, in order. White space alone gives an empty output.
         ``places`` is what the texts are called in messages. ``prefixes`` is what the output of each begins
-        with ("" = anything), instead of the option ``prefix``.
+        with ("" = anything), instead of the option ``prefix`` (None = that one). DataError for one that
+        gives no token.
 
         With sampling, a text's draws depend on the seed and its number, never on what stands beside it.
         ``numbers`` are those of the texts; without them inputs are numbered on from call to call.
@@ -94,13 +95,15 @@ class TextGenerator:
         named = [places[place] if places else f"input {numbers[place] + 1}" for place in filled]
         rows = self._encode([texts[place] for place in filled], named)
         encoded = dict(zip(filled, rows, strict=True))
+        begun: dict[int, Sequence[int]] = {}
+        if prefixes is not None:
+            openings = self._openings([prefixes[place] for place in filled], named)
+            begun = dict(zip(filled, openings, strict=True))
         for batch in self._batches({place: ids for place, ids in encoded.items() if ids}):
             rows = [encoded[place] for place in batch]
             keys, shown = [numbers[place] for place in batch], [texts[place] for place in batch]
-            begun = None
-            if prefixes is not None:
-                begun = [opening(prefixes[n], self._target) if prefixes[n] else () for n in batch]
-            for place, output in zip(batch, self._run(rows, shown, keys, begun), strict=True):
+            wanted = [begun[place] for place in batch] if begun else None
+            for place, output in zip(batch, self._run(rows, shown, keys, wanted), strict=True):
                 outputs[place] = output
         for place in (place for place, ids in encoded.items() if not ids):
             self.counts.unreadable += 1
@@ -200,6 +203,20 @@ class TextGenerator:
             raise DataError(findings=[*told, *more])
         self.counts.truncated += len(long)
         return [start + _cut(ids, limit, keep_end=tail) if ids else [] for ids in plain]
+
+    def _openings(self, prefixes: Sequence[str | None], places: Sequence[str]) -> list[Sequence[int]]:
+        """The ids that outputs begin with."""
+        found, wrong = list[Sequence[int]](), []
+        for prefix, place in zip(prefixes, places, strict=True):
+            if prefix is None:
+                found.append(self._decoding.prefix_ids)
+                continue
+            found.append(self._target.encode([prefix], special=False)[0] if prefix else ())
+            if prefix and not found[-1]:
+                wrong.append(Finding(f"the prefix {prefix!r} gives no token", place, "leave it empty"))
+        if wrong:
+            raise DataError(findings=wrong)
+        return found
 
     def _batches(self, encoded: dict[int, list[int]]) -> Iterator[list[int]]:
         """Numbers of inputs to decode together: of similar length, within the token budget."""

@@ -29,7 +29,7 @@ _AHEAD = 1 << 13
 
 
 class Job(Protocol):
-    """What is dealt: a line with its number and its place in messages."""
+    """What is dealt: a line with its number, its place in messages and what its output begins with."""
 
     @property
     def number(self) -> int: ...
@@ -37,6 +37,8 @@ class Job(Protocol):
     def source(self) -> str: ...
     @property
     def where(self) -> str: ...
+    @property
+    def prefix(self) -> str | None: ...
 
 
 J = TypeVar("J", bound=Job)
@@ -144,6 +146,7 @@ class Dealer(Generic[J]):
             "texts": [job.source for job in jobs],
             "numbers": [job.number for job in jobs],
             "places": [job.where for job in jobs],
+            "prefixes": [job.prefix for job in jobs],
         }
         try:
             worker.link.send(task)

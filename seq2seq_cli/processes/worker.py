@@ -30,7 +30,12 @@ class Writer(Protocol):
         ...
 
     def texts(
-        self, texts: Sequence[str], *, numbers: Sequence[int] | None, places: Sequence[str] | None
+        self,
+        texts: Sequence[str],
+        *,
+        numbers: Sequence[int] | None,
+        places: Sequence[str] | None,
+        prefixes: Sequence[str | None] | None,
     ) -> list[Output]:
         """One output for each text; see ``TextGenerator.texts``."""
         ...
@@ -59,7 +64,9 @@ def serve(link: Link, open_writer: Callable[[], Writer]) -> None:
     try:
         writer, reply = open_writer(), dict[str, Any]()
         while (task := _exchange(link, reply)) is not None:
-            outputs = writer.texts(task["texts"], numbers=task["numbers"], places=task["places"])
+            outputs = writer.texts(
+                task["texts"], numbers=task["numbers"], places=task["places"], prefixes=task["prefixes"]
+            )
             reply = {
                 "outputs": [[output.texts, output.scores, output.tokens] for output in outputs],
                 "counts": vars(writer.counts),

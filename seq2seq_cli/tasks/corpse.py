@@ -30,8 +30,10 @@ class Corpse:
         *,
         numbers: Sequence[int] | None = None,
         places: Sequence[str] | None = None,
+        prefixes: Sequence[str | None] | None = None,
     ) -> list[Output]:
         """The outputs of ``texts``, one each, in order; a text of white space alone gives an empty one.
+        ``prefixes`` is what the first turn begins with.
 
         The draws of a turn depend on the seed, the text's number and the turn's.
         """
@@ -40,7 +42,8 @@ class Corpse:
         written = [one_line(text) for text in texts]
         for turn, writer in enumerate(self._turns):
             draws = [key * len(self._turns) + turn for key in keys]
-            outputs = writer.texts(written, numbers=draws, places=places)
+            begun = prefixes if turn == 0 else None
+            outputs = writer.texts(written, numbers=draws, places=places, prefixes=begun)
             written = [one_line(output.texts[0]) for output in outputs]
-        begun = [0 if self._echo else len(text) for text in texts]
-        return [Output(texts=(w[start:],), scores=(0.0,)) for w, start in zip(written, begun, strict=True)]
+        starts = [0 if self._echo else len(text) for text in texts]
+        return [Output(texts=(w[start:],), scores=(0.0,)) for w, start in zip(written, starts, strict=True)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import seq2seq_cli
-from seq2seq_cli.errors import UsageError
+from seq2seq_cli.api import Pair
+from seq2seq_cli.errors import DataError, UsageError
 from seq2seq_cli.text.lines import one_line
 from tests.cli.conftest import TEXTS, Run
 
@@ -135,6 +137,9 @@ def test_prefixes_of_each_text(pair_folder: Path) -> None:
             assert all(text.startswith(prefix) for text in texts)
         if "do_sample" not in search:
             assert found[1] == pair.generate(TEXTS, **options)[1]
+    wordpiece = Pair(replace(pair.bundle, target_tokenizer=pair.source_tokenizer))
+    with pytest.raises(DataError, match=r"^the prefix '\\t' gives no token · input 2 · leave it empty$"):
+        wordpiece.generate(["tea", "tea"], prefixes=["tea", "\t"])
     with pytest.raises(UsageError, match="2 prefixes for 4 texts"):
         pair.generate(TEXTS, prefixes=["a", "b"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import TEXTS, Run
 
 SHORT = ("--max-new-tokens", "4", "--min-new-tokens", "2")
 
@@ -293,6 +293,42 @@ def test_jsonl_tells_the_score_of_each_token(s2s: Run, pair_folder: Path, search
     refused = s2s("generate", "-m", pair_folder, "--token-scores", "tea")
     assert refused.returncode == 2
     assert b"--token-scores \xc2\xb7 add --jsonl" in refused.stderr
+
+
+PREFIXED = ["tea", "", "who works here", "list all"]
+
+
+@pytest.mark.parametrize("search", [(), ("--num-beams", "3"), ("--top-p", "0.9")], ids=str)
+def test_each_object_may_bring_its_prefix(s2s: Run, pair_folder: Path, search: tuple[str, ...]) -> None:
+    rows = [{"source": text, "begin": prefix} for text, prefix in zip(TEXTS, PREFIXED, strict=True)]
+    stdin = "\n".join(map(json.dumps, [*rows, {"source": " ", "begin": "tea"}])).encode()
+    asked = ("generate", "-m", pair_folder, "--max-new-tokens", "24", *search, "--jsonl", "--prefix-field")
+    done = s2s(*asked, "begin", stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    *found, blank = map(json.loads, done.stdout.splitlines())
+    assert blank["prediction"] == ""
+    for row, given in zip(found, rows, strict=True):
+        assert row["begin"] == given["begin"]
+        assert row["prediction"].startswith(given["begin"])
+    assert len({row["prediction"][:3] for row in found}) > 2
+    assert s2s(*asked, "begin", "--num-processes", "2", stdin=stdin).stdout == done.stdout
+
+
+def test_prefixes_that_are_none_are_named_by_line(s2s: Run, pair_folder: Path) -> None:
+    asked = ("generate", "-m", pair_folder, *SHORT, "--jsonl", "--prefix-field", "begin")
+    lines = [{"source": "tea", "begin": "a"}, {"source": "tea"}, {"source": "tea", "begin": 7}]
+    done = s2s(*asked, stdin="\n".join(map(json.dumps, lines)).encode())
+    assert done.returncode == 3
+    missing, wrong = done.stderr.decode().splitlines()[-2:]
+    assert missing == "the object has no field 'begin' · stdin:2 · name it with --prefix-field"
+    assert wrong == "the object has no text in field 'begin' · stdin:3 · name it with --prefix-field"
+    for flags, says in (
+        (("--prefix-field", "begin"), b"--prefix-field \xc2\xb7 add --jsonl"),
+        (("--jsonl", "--prefix-field", "begin", "--prefix", "a"), b"does not go with --prefix \xc2\xb7"),
+    ):
+        refused = s2s("generate", "-m", pair_folder, *flags, stdin=b"")
+        assert refused.returncode == 2
+        assert says in refused.stderr
 
 
 @pytest.mark.parametrize(

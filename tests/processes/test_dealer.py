@@ -32,6 +32,10 @@ class Job:
     def where(self) -> str:
         return f"file:{self.number + 1}"
 
+    @property
+    def prefix(self) -> str:
+        return f"prefix {self.number}"
+
 
 class Stub:
     """Writes each text back, after a while."""
@@ -41,11 +45,17 @@ class Stub:
         self._random, self._slowest, self._wrong = random.Random(seed), slowest, wrong
 
     def texts(
-        self, texts: Sequence[str], *, numbers: Sequence[int] | None, places: Sequence[str] | None
+        self,
+        texts: Sequence[str],
+        *,
+        numbers: Sequence[int] | None,
+        places: Sequence[str] | None,
+        prefixes: Sequence[str | None] | None,
     ) -> list[Output]:
         assert numbers is not None
         assert places is not None
         assert [f"text {number}" for number in numbers] == list(texts)
+        assert prefixes == [f"prefix {number}" for number in numbers]
         if self._wrong in numbers:
             raise DataError("wrong", where=places[list(numbers).index(self._wrong)])
         time.sleep(self._random.random() * self._slowest)

@@ -12,12 +12,18 @@ class Stub:
     """Adds its letter, and a line end, to every text; remembers the numbers that draws depend on."""
 
     def __init__(self, letter: str) -> None:
-        self.letter, self.numbers = letter, list[int]()
+        self.letter, self.numbers, self.prefixes = letter, list[int](), list[object]()
         self.counts = Counts(truncated=1, unreadable=2)
 
     def texts(
-        self, texts: Sequence[str], *, numbers: Sequence[int], places: Sequence[str] | None
+        self,
+        texts: Sequence[str],
+        *,
+        numbers: Sequence[int],
+        places: Sequence[str] | None,
+        prefixes: Sequence[str | None] | None,
     ) -> list[Output]:
+        self.prefixes.append(prefixes)
         self.numbers += numbers
         assert all("\n" not in text for text in texts)
         return [Output(texts=(text + self.letter + "\n",), scores=(0.0,)) for text in texts]
@@ -39,3 +45,9 @@ def test_turns_go_round_and_never_draw_the_same_numbers() -> None:
 def test_with_echo_the_beginning_stays() -> None:
     (output,) = Corpse([Stub("a")], rounds=3, echo=True).texts(["x"])  # type: ignore[list-item]
     assert output.texts == ("xa a a ",)
+
+
+def test_the_first_turn_begins_with_the_prefix() -> None:
+    writers = [Stub("a"), Stub("b")]
+    Corpse(writers, rounds=2, echo=False).texts(["x"], prefixes=["tea"])  # type: ignore[arg-type]
+    assert [writer.prefixes for writer in writers] == [[["tea"], None], [None, None]]
