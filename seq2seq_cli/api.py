@@ -93,6 +93,7 @@ class Pair:
             ),
             batch_tokens=batch_tokens,
             truncate=truncate,
+            control_ids=self.bundle.control_ids,
         )
         try:
             return [list(output.texts) for output in generator.texts(texts, prefixes=prefixes)]

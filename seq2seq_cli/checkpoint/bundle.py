@@ -84,6 +84,16 @@ class Bundle:
         return wish_file(self.reference, self.config, self.model.generation, key)
 
     @property
+    def control_ids(self) -> frozenset[int]:
+        """The tokens of which a prompt should begin with one: those of the family's control codes that the
+        vocabulary has. None for a pair, and for what was made here of texts of the user's own."""
+        tokenizer = self.source_tokenizer
+        if not isinstance(self.model, Stack) or tokenizer is None or "s2s" in self.config:
+            return frozenset()
+        spelled = tokenizer.encode(family_of(self.config).control_codes, special=False)
+        return frozenset(ids[0] for ids in spelled if len(ids) == 1 and ids[0] != tokenizer.unk_id)
+
+    @property
     def is_trained(self) -> bool:
         """False for a pair that was combined here and never fine-tuned."""
         return bool(self.config.get("s2s", {}).get("trained", True))

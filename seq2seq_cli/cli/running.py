@@ -266,6 +266,7 @@ def make_generator(
         with_scores=with_scores,
         token_scores=token_scores,
         prefix=str(bundle.config.get("s2s", {}).get("source_prefix", "")),
+        control_ids=bundle.control_ids,
         name=bundle.reference,
     )
 
@@ -276,6 +277,11 @@ def report(counts: Counts) -> None:
         console.warn(f"{counts.truncated} input(s) were longer than the model takes and were truncated")
     if counts.unreadable:
         console.warn(f"{counts.unreadable} input(s) gave no token; their output is empty")
+    if counts.uncoded:
+        console.warn(
+            f"{counts.uncoded} prompt(s) begin with none of the control codes that the model was trained "
+            "with; begin each with one, such as Links, Wikipedia, Books, Reviews or Questions"
+        )
     if counts.incomplete:
         console.warn(
             f"{counts.incomplete} output(s) ended before their grammar was complete and are left empty; "

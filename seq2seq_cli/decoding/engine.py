@@ -43,10 +43,12 @@ class TextGenerator:
         with_scores: bool = False,
         token_scores: bool = False,
         prefix: str = "",
+        control_ids: frozenset[int] = frozenset(),
         name: str = "",
     ) -> None:
-        """``prefix`` stands before every source that the model reads; ``name`` is what the model is called in
-        messages."""
+        """``prefix`` stands before every source that the model reads; prompts should begin with one of
+        ``control_ids`` where there are any, and keep it when they are cut; ``name`` is what the model is
+        called in messages."""
         if source_tokenizer is None or target_tokenizer is None:
             raise CheckpointError(
                 "the model folder has no tokenizer", where=name, remedy="add its tokenizer files"
@@ -66,6 +68,7 @@ class TextGenerator:
         self._echo = echo
         self._with_scores = with_scores or decoding.num_return_sequences > 1
         self._token_scores = token_scores
+        self._control_ids = control_ids
         self._taken = 0
         self._name = name
         self.prefix = prefix
@@ -202,7 +205,13 @@ class TextGenerator:
             more = [Finding(f"and {len(long) - _LISTED} more")] if len(long) > _LISTED else []
             raise DataError(findings=[*told, *more])
         self.counts.truncated += len(long)
-        return [start + _cut(ids, limit, keep_end=tail) if ids else [] for ids in plain]
+        coded = [ids[:1] if ids and ids[0] in self._control_ids else [] for ids in plain]
+        if self._control_ids:
+            self.counts.uncoded += sum(bool(ids and not code) for ids, code in zip(plain, coded, strict=True))
+        return [
+            start + code + _cut(ids[len(code) :], limit - len(code), keep_end=tail) if ids else []
+            for ids, code in zip(plain, coded, strict=True)
+        ]
 
     def _openings(self, prefixes: Sequence[str | None], places: Sequence[str]) -> list[Sequence[int]]:
         """The ids that outputs begin with."""
@@ -307,7 +316,7 @@ def _cut(ids: list[int], limit: int, *, keep_end: list[int] | None) -> list[int]
     """At most ``limit`` ids: the first ones and the closing ``keep_end``, or (None) the last ones."""
     if len(ids) <= limit:
         return ids
-    return ids[-limit:] if keep_end is None else ids[: limit - len(keep_end)] + keep_end
+    return ids[len(ids) - limit :] if keep_end is None else ids[: limit - len(keep_end)] + keep_end
 
 
 def _too_long(ids: list[int], limit: int, place: str) -> Finding:

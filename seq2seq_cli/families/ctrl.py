@@ -30,6 +30,17 @@ OPTIONS = {
     "bidirectional": False,  # ours: lift the causal mask when the stack is an encoder
 }
 
+#: what the texts of its training began with, one each (Keskar et al. 2019)
+CONTROL_CODES = (
+    "Alone", "Ask", "Ass", "Atheism", "Books", "Christianity", "Computing", "Confession", "Confessions",
+    "Conspiracy", "Diet", "Event", "Explain", "Extract", "Feminism", "Finance", "Fitness", "Funny",
+    "Gaming", "Horror", "Human", "India", "Joke", "Joker", "Learned", "Legal", "Links", "Movies",
+    "multilingual", "Narcissus", "Netflix", "News", "Norman", "Notion", "Opinion", "Politics", "Pregnancy",
+    "Questions", "Relationship", "Relationships", "Retail", "Reviews", "Running", "Saving", "Scary",
+    "Science", "Support", "Technologies", "Teenage", "Thoughts", "Tip", "Translation", "Weight",
+    "Wikipedia", "Writing",
+)  # fmt: skip
+
 
 def _stack_config(config: Config, role: Role) -> StackConfig:
     return StackConfig(
@@ -86,6 +97,7 @@ FAMILY = Family(
     tied=("lm_head.weight",),
     lacks_special_tokens=True,
     tokenizer="@@ bpe",
+    control_codes=CONTROL_CODES,
     architectures={
         "encoder": "CTRLModel",
         "decoder": "CTRLLMHeadModel",

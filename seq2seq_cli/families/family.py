@@ -84,6 +84,7 @@ class Family:
     open_place: Callable[[Config], OpenPlace | None] = field(default=_nowhere)
     lacks_special_tokens: bool = False  #: published without any token that begins, ends or pads a text
     tokenizer: str = ""  #: kind of tokenizer, for `s2s models`
+    control_codes: tuple[str, ...] = ()  #: words of which each text that it was published for begins with one
     base: Config = field(default_factory=dict)  #: where its usual checkpoint differs, for `s2s models`
     architectures: Mapping[Role, str] = field(default_factory=dict)  #: role -> class name in config.json
     whole: Whole | None = None  #: for families that are published as encoder-decoders

@@ -30,6 +30,7 @@ class Counts:
 
     truncated: int = 0  #: inputs that were cut to what the model takes
     unreadable: int = 0  #: inputs that gave no token; their output is empty
+    uncoded: int = 0  #: prompts without one of the codes that their model was trained to continue
     incomplete: int = 0  #: outputs that ended before their grammar was complete; they are empty
 
     def __add__(self, other: Counts) -> Counts:
