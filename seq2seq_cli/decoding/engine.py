@@ -11,6 +11,7 @@ from torch import Tensor
 from seq2seq_cli.decoding.alignment import Alignment, align
 from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.reading import Reader
 from seq2seq_cli.decoding.stepper import Hypothesis
 from seq2seq_cli.decoding.wording import spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
@@ -20,8 +21,6 @@ from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: a source counts at least this many tokens in a batch, because its target takes room too
 _LEAST = 32
-#: how many inputs that are too long an error lists
-_LISTED = 10
 
 
 EMPTY = Output(texts=("",), scores=(0.0,))
@@ -64,15 +63,23 @@ class TextGenerator:
             or decoding.prompt_lookup > 0
         )
         self._batch_tokens = batch_tokens
-        self._truncate = truncate
         self._echo = echo
         self._with_scores = with_scores or decoding.num_return_sequences > 1
         self._token_scores = token_scores
-        self._control_ids = control_ids
         self._taken = 0
         self._name = name
         self.prefix = prefix
         self.counts = Counts()
+        # ids of each text, cut to what the model takes: a source on the right, a prompt on the left
+        self._encode = Reader(
+            source_tokenizer,
+            limit=self.source_limit,
+            has_source=isinstance(model, Seq2Seq),
+            truncate=truncate,
+            prefix=prefix,
+            control_ids=control_ids,
+            counts=self.counts,
+        )
 
     def texts(
         self,
@@ -188,31 +195,6 @@ class TextGenerator:
         """How many tokens a source has, special ones included."""
         return len(self._source.encode([text])[0])
 
-    def _encode(self, texts: list[str], places: list[str]) -> list[list[int]]:
-        """Ids of each text, cut to what the model takes: a source on the right, a prompt on the left."""
-        texts = [self.prefix + text for text in texts]
-        start: list[int] = []
-        tail: list[int] | None = None
-        if isinstance(self._model, Seq2Seq):
-            tail = list(self._source.template[1])
-            limit, plain = self.source_limit, self._source.encode(texts)
-        else:
-            start = list(self._source.template[0])
-            limit, plain = self.source_limit - len(start), self._source.encode(texts, special=False)
-        long = [number for number, ids in enumerate(plain) if len(ids) > limit]
-        if long and not self._truncate:
-            told = [_too_long(plain[n], limit, places[n]) for n in long[:_LISTED]]
-            more = [Finding(f"and {len(long) - _LISTED} more")] if len(long) > _LISTED else []
-            raise DataError(findings=[*told, *more])
-        self.counts.truncated += len(long)
-        coded = [ids[:1] if ids and ids[0] in self._control_ids else [] for ids in plain]
-        if self._control_ids:
-            self.counts.uncoded += sum(bool(ids and not code) for ids, code in zip(plain, coded, strict=True))
-        return [
-            start + code + _cut(ids[len(code) :], limit - len(code), keep_end=tail) if ids else []
-            for ids, code in zip(plain, coded, strict=True)
-        ]
-
     def _openings(self, prefixes: Sequence[str | None], places: Sequence[str]) -> list[Sequence[int]]:
         """The ids that outputs begin with."""
         found, wrong = list[Sequence[int]](), []
@@ -310,21 +292,6 @@ class TextGenerator:
         if text[-1:].isspace() and not before[-1:].isspace():  # a vocabulary that knows no space at the end
             return new.lstrip(" ")
         return new
-
-
-def _cut(ids: list[int], limit: int, *, keep_end: list[int] | None) -> list[int]:
-    """At most ``limit`` ids: the first ones and the closing ``keep_end``, or (None) the last ones."""
-    if len(ids) <= limit:
-        return ids
-    return ids[len(ids) - limit :] if keep_end is None else ids[: limit - len(keep_end)] + keep_end
-
-
-def _too_long(ids: list[int], limit: int, place: str) -> Finding:
-    return Finding(
-        f"an input of {len(ids)} tokens is longer than the {limit} that the model takes",
-        place,
-        "shorten it, or use --truncation truncate",
-    )
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
