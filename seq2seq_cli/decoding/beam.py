@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates, Written, best_of, nothing_written
+from seq2seq_cli.decoding.largest import largest, normaliser
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
 from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
@@ -169,8 +170,9 @@ def count_of(decoding: Decoding, width: int) -> int:
 
 
 def log_probabilities(scores: Tensor, context: Context, processors: Sequence[Processor]) -> Tensor:
-    """Scores [B * W, V] -> log-probabilities, then processed: the order of transformers' beam search."""
-    scores = scores.log_softmax(-1)
+    """Scores [B * W, V] -> log-probabilities, then processed: the order of transformers' beam search. In
+    place."""
+    scores -= normaliser(scores)
     for process in processors:
         process(scores, context)
     return scores
@@ -186,11 +188,11 @@ def likeliest(
     """
     per_beam = min(count, scores.shape[-1])
     if processors:
-        values, ids = log_probabilities(scores, context, processors).topk(per_beam, dim=-1)
+        values, ids = largest(log_probabilities(scores, context, processors), per_beam)
         values = values.clamp(min=FORBIDDEN)
     else:
-        values, ids = scores.topk(per_beam, dim=-1)
-        values = values - scores.logsumexp(-1, keepdim=True)
+        values, ids = largest(scores, per_beam)
+        values = values - normaliser(scores)
     return best_of(values, running, count, ids=ids)
 
 

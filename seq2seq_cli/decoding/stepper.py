@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seq2seq_cli.model import Encoded, Stack
+from seq2seq_cli.model import Encoded, Room, Stack
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Stepper:
     ) -> None:
         """``likeliest``: so many of a row's largest scores have to be right; None = all of them."""
         self._likeliest = likeliest
+        self._room = Room()
         self._decoder = decoder
         self._encoded = encoded
         memory = None if encoded is None else encoded.memory
@@ -58,8 +59,9 @@ class Stepper:
         self._cache.take_back(counts)
 
     def scores(self, states: Tensor) -> Tensor:
-        """States [..., D] -> scores [..., V] of the next token."""
-        return self._decoder.logits(states, likeliest=self._likeliest)
+        """States [..., D] -> scores [..., V] of the next token; those of states [R, D] are overwritten by the
+        next ones."""
+        return self._decoder.logits(states, likeliest=self._likeliest, room=self._room)
 
     def _take(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         self.states = self._decoder.states(ids, mask, encoded=self._encoded, cache=self._cache)

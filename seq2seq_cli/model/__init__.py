@@ -15,6 +15,7 @@ from seq2seq_cli.model.config import (
 )
 from seq2seq_cli.model.encoder_decoder import EncoderDecoder
 from seq2seq_cli.model.errors import InputError
+from seq2seq_cli.model.head import Room
 from seq2seq_cli.model.prefix import PrefixModel
 from seq2seq_cli.model.stack import Encoded, Stack
 
@@ -34,6 +35,7 @@ __all__ = [
     "OpenPlace",
     "PrefixModel",
     "RelativePositions",
+    "Room",
     "Seq2Seq",
     "Share",
     "SpecialIds",

@@ -94,8 +94,8 @@ class AdaptiveHead(nn.Module):
         if len(self.bounds) > 1:
             self.clusters = Linear(tables[0].embedding_dim, len(self.bounds) - 1)
 
-    def forward(self, states: Tensor, *, likeliest: int | None = None) -> Tensor:
-        """[..., D] -> [..., V]; all are right, whatever is asked for with ``likeliest``."""
+    def forward(self, states: Tensor, *, likeliest: int | None = None, room: object = None) -> Tensor:
+        """[..., D] -> [..., V]; all are right, and in new memory, whatever ``Head`` would do."""
         first = F.linear(*self._scored(0, states))
         if self.clusters is None:
             return first.log_softmax(-1)

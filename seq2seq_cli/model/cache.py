@@ -133,20 +133,23 @@ class KVCache:
     def select(self, rows: Tensor, *, sources: Tensor | None = None) -> None:
         """Keep the given rows [R'] of the self-attention part, in that order (beam reordering, finished
         rows leaving). ``sources`` [B'] does the same for the source's keys and values."""
+        moved = (rows != torch.arange(rows.shape[0], device=rows.device)).nonzero()[:, 0]
         for depth, stored in enumerate(self._self):
             if stored is not None:
-                self._self[depth] = (self._taken(stored[0], rows), self._taken(stored[1], rows))
+                self._self[depth] = (self._taken(stored[0], rows, moved), self._taken(stored[1], rows, moved))
         if self.mask is not None:
             self.mask = self.mask[rows]
         if sources is not None:
             self._cross = [None if c is None else (c[0][sources], c[1][sources]) for c in self._cross]
 
-    def _taken(self, store: Tensor, rows: Tensor) -> Tensor:
-        """``store[rows]``, copying the filled slots only, in place where the number of rows stays."""
-        filled = store[:, :, self._filled].index_select(0, rows)
+    def _taken(self, store: Tensor, rows: Tensor, moved: Tensor) -> Tensor:
+        """``store[rows]``, copying the filled slots only; where the number of rows stays, in place, and only
+        those that are not where they were (``moved``)."""
         if rows.shape[0] == store.shape[0]:
-            store[:, :, self._filled] = filled
+            part = store[:, :, self._filled]
+            part[moved] = part.index_select(0, rows[moved])
             return store
+        filled = store[:, :, self._filled].index_select(0, rows)
         fresh = store.new_empty(rows.shape[0], *store.shape[1:])
         fresh[:, :, self._filled] = filled
         return fresh

@@ -27,6 +27,21 @@ class LabelPart:
     labels: Tensor
 
 
+class Room:
+    """Memory for logits that is used again at every step: new memory of their size would cost a third of the
+    product that fills it."""
+
+    def __init__(self) -> None:
+        self._numbers: Tensor | None = None
+
+    def of(self, states: Tensor, columns: int) -> Tensor:
+        """[R, columns] for states [R, D]; what it held is lost."""
+        numbers = self._numbers
+        if numbers is None or len(numbers) < len(states):
+            numbers = self._numbers = states.new_empty(len(states), columns)
+        return numbers[: len(states)]
+
+
 class Head(nn.Module):
     """logits = transform(states) @ weight.T + bias.
 
@@ -66,9 +81,9 @@ class Head(nn.Module):
             self._preview.forget()
         return super().train(mode)
 
-    def forward(self, states: Tensor, *, likeliest: int | None = None) -> Tensor:
+    def forward(self, states: Tensor, *, likeliest: int | None = None, room: Room | None = None) -> Tensor:
         """[..., D] -> [..., V]. With ``likeliest``, so many of the largest have to be right; the others may
-        be -inf."""
+        be -inf. With ``room``, what it gave for states [R, D] before is overwritten."""
         states = self.transform(states)
         if likeliest is not None and self.product is None and not torch.is_grad_enabled():
             few = self._preview.scores(states, self.weight, self.bias, likeliest)
@@ -77,7 +92,12 @@ class Head(nn.Module):
         if self.product is not None:
             rounded: Tensor = self.product(states)
             return rounded
-        return F.linear(states, self.weight, self.bias)
+        if room is None or states.ndim != 2:
+            return F.linear(states, self.weight, self.bias)
+        logits = room.of(states, len(self.weight))
+        if self.bias is None:
+            return torch.mm(states, self.weight.t(), out=logits)
+        return torch.addmm(self.bias, states, self.weight.t(), out=logits)
 
     def label_parts(self, states: Tensor, labels: Tensor) -> Iterator[LabelPart]:
         """States [M, D] with the tokens that they should foretell [M] as choices whose losses add up: one."""

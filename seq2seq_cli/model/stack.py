@@ -15,7 +15,7 @@ from seq2seq_cli.model.attention import hidden_from, source_mask
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import OpenPlace, SpecialIds, StackConfig
 from seq2seq_cli.model.errors import InputError
-from seq2seq_cli.model.head import Head
+from seq2seq_cli.model.head import Head, Room
 from seq2seq_cli.model.layer import Layer, make_norm
 from seq2seq_cli.model.lengths import by_length, pays
 from seq2seq_cli.model.linear import Linear
@@ -226,12 +226,11 @@ class Stack(nn.Module):
         mask = None if mask is None else F.pad(mask.bool(), (0, 1), value=True)
         return self.states(ids, mask, prefix=ids.shape[1], place=self.open_place)[:, -1]
 
-    def logits(self, states: Tensor, *, likeliest: int | None = None) -> Tensor:
-        """[..., D] -> [..., V]; the stack must have a head. With ``likeliest``, so many of the largest have
-        to be right; the others may be -inf."""
+    def logits(self, states: Tensor, *, likeliest: int | None = None, room: Room | None = None) -> Tensor:
+        """[..., D] -> [..., V]; the stack must have a head, which says what the others are."""
         if self.head is None:
             raise TypeError("this stack has no language model head")
-        logits: Tensor = self.head(states, likeliest=likeliest)
+        logits: Tensor = self.head(states, likeliest=likeliest, room=room)
         return logits
 
     def forward(
