@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from seq2seq_cli import console
 from seq2seq_cli.checkpoint.failpoints import failpoint
-from seq2seq_cli.errors import DivergedError, Finding, StoppedError
+from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
+from seq2seq_cli.training.diverged import diverged
 from seq2seq_cli.training.module import TrainingModule, tensors_of
-from seq2seq_cli.training.progress import Display, append_log
-from seq2seq_cli.training.runfolder import LOG_FILE
+from seq2seq_cli.training.record import Recorder, StepResult
 from seq2seq_cli.training.state import (
     RunState,
     checkpoint_folder,
@@ -27,7 +25,7 @@ from seq2seq_cli.training.state import (
     write_checkpoint,
 )
 from seq2seq_cli.training.steps import mixed_seed
-from seq2seq_cli.training.validation import InterruptedEvaluationError, evaluate
+from seq2seq_cli.training.validation import InterruptedEvaluationError, evaluate, judge
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,19 +33,6 @@ if TYPE_CHECKING:
     from seq2seq_cli.data.batch import Batch
     from seq2seq_cli.training.setup import Prepared
     from seq2seq_cli.training.signals import StopRequest
-
-#: rows that an error about a batch names
-_NAMED_ROWS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What one optimizer step gave: summed loss, real target tokens, rates and gradient norms by part."""
-
-    loss: float
-    tokens: int
-    rates: dict[str, float]
-    norms: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -79,8 +64,8 @@ class Trainer:
             p: name for part in self.parts.parts for name, p in part.parameters
         }
         self.saved_step: int | None = None
-        self.result: StepResult | None = None
-        self.display: Display | None = None
+        written = run if accelerator.is_main_process else None
+        self.recorder = Recorder(state, run=written, total=prepared.plan.total)
 
     # -- the run ---------------------------------------------------------------------------------------
 
@@ -92,33 +77,29 @@ class Trainer:
     def run(self) -> None:
         """Train until the run is over (``state.finished`` says why). StoppedError after a signal, with the
         state saved; DivergedError when the numbers are no longer finite."""
-        self.display = Display(total=self.prepared.plan.total, done=self.state.step)
+        self.recorder.open()
         try:
             if self.state.evaluation_pending:
                 self._settle(evaluate=True, save=True, reason=self._end())
             while not self.state.finished:
                 self._advance()
         finally:
-            self.display.close()
+            self.recorder.close()
 
     def _advance(self) -> None:
         """One step and whatever is due after it."""
         state, plan = self.state, self.prepared.plan
-        self.result = self.step(plan.step(state.epoch, state.position))
+        result = self.step(plan.step(state.epoch, state.position))
         state.step += 1
         state.position += 1
-        state.tokens_seen += self.result.tokens
-        state.window_loss += self.result.loss
-        state.window_tokens += self.result.tokens
+        self.recorder.step(result)
         epoch = state.epoch + state.position / plan.steps_in(state.epoch)
         epoch_ends = state.position == plan.steps_in(state.epoch)
         if epoch_ends:
             state.epoch, state.position = state.epoch + 1, 0
         reason = self._end()
-        if self.display is not None:
-            self.display.step(state.step)
         if reason or state.step % self.training.logging_steps == 0:
-            self._log(epoch)
+            self.recorder.log_steps(epoch)
 
         def due(every: int | None) -> bool:
             return bool(reason) or (epoch_ends if every is None else state.step % every == 0)
@@ -143,7 +124,7 @@ class Trainer:
             tired = patience is not None and state.bad_evaluations >= patience
             state.finished = reason or ("early_stopping" if tired else "")
         if state.finished and state.window_tokens:
-            self._log(self._epoch())
+            self.recorder.log_steps(self._epoch())
         keep_best = better and bool(self.training.load_best_model_at_end)
         if save or keep_best or state.finished or stopped:
             self.save()
@@ -203,7 +184,9 @@ class Trainer:
         loss = self.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)
         norms = self._norms()
         if not math.isfinite(loss) or not (math.isfinite(norms["total"]) or self._may_overflow()):
-            self._raise_diverged(mine, losses, norms["total"])
+            real = [batch for batch, weight, _ in mine if weight]
+            where = str(self.run_folder or "")
+            raise diverged(state.step + 1, norms["total"], real, losses, self.prepared.where, run=where)
         optim.clip_gradients(self.parts, norms["total"], self.training.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -267,61 +250,11 @@ class Trainer:
         """In fp16 gradients overflow now and then; the loss scaler skips such a step by itself."""
         return bool(self.accelerator.mixed_precision == "fp16")
 
-    def _raise_diverged(
-        self, mine: Sequence[tuple[Batch, float, int]], losses: Sequence[torch.Tensor], norm: float
-    ) -> None:
-        real = [batch for batch, weight, _ in mine if weight]
-        findings = []
-        for batch, loss in zip(real, losses, strict=True):
-            if not math.isfinite(loss.item()) or len(real) == 1:
-                places = [self.prepared.where(row) for row in batch.rows[:_NAMED_ROWS]]
-                more = f" and {len(batch.rows) - _NAMED_ROWS} more" if len(batch.rows) > _NAMED_ROWS else ""
-                findings.append(
-                    Finding(f"the batch with loss {loss.item():g}", f"rows {', '.join(places)}{more}")
-                )
-        step = self.state.step + 1
-        what = f"training diverged at step {step}: gradient norm {norm:g}, the weights were not changed"
-        remedy = "lower learning_rate or raise warmup_steps"
-        raise DivergedError(findings=[Finding(what, str(self.run_folder or ""), remedy), *findings])
-
-    def _log(self, epoch: float) -> None:
-        state, result = self.state, self.result
-        if result is None:
-            return
-        record: dict[str, Any] = {
-            "step": state.step,
-            "epoch": round(epoch, 6),
-            "loss": state.window_loss / max(1, state.window_tokens),
-            "learning_rate": result.rates,
-            "grad_norm": result.norms,
-            "tokens_per_second": round(state.window_tokens / max(1e-9, state.window_seconds), 1),
-            "tokens_seen": state.tokens_seen,
-        }
-        state.window_loss, state.window_tokens, state.window_seconds = 0.0, 0, 0.0
-        self._record(record)
-        if self.display is not None:
-            self.display.logged(record)
-
-    def _record(self, record: dict[str, Any]) -> None:
-        if self.run_folder is not None and self.accelerator.is_main_process:
-            append_log(self.run_folder / LOG_FILE, record)
-
     def _evaluate(self) -> bool:
         """Evaluate and log; True when this is the best so far."""
-        state = self.state
-        say: Callable[[str], None] = self.display.say if self.display is not None else console.say
-        values, samples = evaluate(self, say=say)
-        metric = self.training.metric_for_best_model
-        value, best = values[metric], state.best_value
-        better = best is None or (value > best if self.training.greater_is_better else value < best)
-        if better:
-            state.best_step, state.best_value, state.bad_evaluations = state.step, value, 0
-        else:
-            state.bad_evaluations += 1
-        record = {"step": state.step, "epoch": self._epoch(), "evaluation": values, "best": better}
-        self._record({**record, **({"samples": samples} if samples else {})})
-        shown = " · ".join(f"{name} {number:.4f}" for name, number in values.items())
-        say(f"evaluation at step {state.step}: {shown}" + (" · best so far" if better else ""))
+        values, samples = evaluate(self, say=self.recorder.say)
+        better = judge(self.state, values[self.training.metric_for_best_model], self.training)
+        self.recorder.log_evaluation(values, samples, epoch=self._epoch(), better=better)
         return better
 
     def _epoch(self) -> float:

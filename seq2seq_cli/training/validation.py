@@ -15,7 +15,9 @@ from seq2seq_cli.training.module import tensors_of
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.rows import Row
+    from seq2seq_cli.recipe.sections import TrainingSection
     from seq2seq_cli.training.loop import Trainer
+    from seq2seq_cli.training.state import RunState
 
 #: samples that are shown and stored
 _SHOWN = 3
@@ -48,6 +50,17 @@ def evaluate(
     finally:
         trainer.module.train()
     return {**values, **_scores(trainer, rows, predictions)}, _samples(rows, predictions, say=say)
+
+
+def judge(state: RunState, value: float, training: TrainingSection) -> bool:
+    """Take down in ``state`` how an evaluation came out; True when it is the best so far."""
+    best = state.best_value
+    better = best is None or (value > best if training.greater_is_better else value < best)
+    if better:
+        state.best_step, state.best_value, state.bad_evaluations = state.step, value, 0
+    else:
+        state.bad_evaluations += 1
+    return better
 
 
 def _loss(trainer: Trainer) -> float:
