@@ -20,6 +20,7 @@ from benchmarks.decoding import decode_rows
 from benchmarks.families import FAMILIES, OLD, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
+from benchmarks.sampling import sampling_rows
 from benchmarks.scale import decode_points, line_points
 from benchmarks.worker import Worker
 from benchmarks.workload import FULL, MODES, QUICK, Size, parts_of, write_bart, write_pair
@@ -55,13 +56,15 @@ def _beside(
         write_bart(folder, size)
         convert(folder, size, {parts_of(mode)[1] for mode in modes})
     else:
-        startup = options.kind == "startup"
-        write_pair(folder, QUICK if startup else size, tokenizer=startup)
+        # one needs a tokenizer, the other no model at all
+        small = options.kind in ("startup", "sampling")
+        write_pair(folder, QUICK if small else size, tokenizer=options.kind == "startup")
     kinds: dict[str, Callable[..., Iterator[Row]]] = {
         "decode": partial(decode_rows, modes=modes),
         "train": train_rows,
         "startup": startup_rows,
         "load": load_rows,
+        "sampling": sampling_rows,
         "families": partial(
             family_rows, families=options.only or FAMILIES, old_python=options.old_transformers
         ),
@@ -113,7 +116,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
     )
-    kinds = ("decode", "train", "startup", "load", "families", "scale", "products")
+    kinds = ("decode", "train", "startup", "load", "families", "scale", "products", "sampling")
     parser.add_argument("kind", choices=kinds, help="what is measured")
     parser.add_argument("--peer", choices=_PEERS, default="transformers", help="measured beside s2s")
     parser.add_argument(

@@ -1,16 +1,18 @@
-"""One step of sampling, without a model: s2s and transformers in turn, on the same scores.
-
-PYTHONPATH=scripts python -m benchmarks.sampling
-"""
+"""One step of sampling, without a model: s2s and transformers in turn, on the same scores."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROWS, VOCABULARY, WRITTEN, PAIRS = 64, 50257, 40, 9
+from benchmarks.measure import Row, in_turn, speedup
+from benchmarks.workload import Size
+
+ROWS, VOCABULARY, WRITTEN = 64, 50257, 40
 OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "repetition_penalty": 1.2},
     {},
@@ -23,19 +25,28 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def main() -> None:
-    """Print milliseconds a step and the ratio, the median of the pairs, for each set of options."""
+def sampling_rows(
+    folder: Path, size: Size, *, peer: str, pairs: int, threads: int, limits: dict[str, float]
+) -> Iterator[Row]:
+    """Milliseconds a step for each set of options, of 64 rows of a vocabulary of 50,257 whatever the size."""
     import torch
 
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     scores = torch.randn(ROWS, VOCABULARY) * 3
     tokens = torch.randint(0, VOCABULARY, (ROWS, WRITTEN))
     for options in OPTIONS:
-        programs = [ours(options, tokens), theirs(options, tokens)]
-        pairs = [[_seconds(step, scores) for step in programs] for _ in range(PAIRS)]
-        ratio = median(peer / own for own, peer in pairs)
-        own, peer = (1000 * median(column) for column in zip(*pairs, strict=True))
-        print(f"{options}: {own:.1f} and {peer:.1f} ms, {ratio:.1f} times")
+        step, other = ours(options, tokens), theirs(options, tokens)
+        _seconds(step, scores), _seconds(other, scores)
+        own, peers = in_turn(partial(_seconds, step, scores), partial(_seconds, other, scores), pairs)
+        yield Row(
+            name=" ".join(f"{name}={value}" for name, value in options.items()) or "no filter",
+            unit="ms/step",
+            s2s=1000 * median(own),
+            peer=1000 * median(peers),
+            peer_name=peer,
+            speedup=speedup(own, peers),
+        )
 
 
 def ours(options: dict[str, Any], tokens: Any) -> Callable[[Any], object]:
@@ -78,7 +89,3 @@ def _seconds(step: Callable[[Any], object], scores: Any) -> float:
     start = time.perf_counter()
     step(own)
     return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    main()

@@ -211,6 +211,13 @@ def test_products_have_rates() -> None:
 
 
 @pytest.mark.slow
+def test_sampling_has_a_row_for_each_set_of_options() -> None:
+    rows = bench("sampling")["rows"]
+    assert len({row["name"] for row in rows}) == len(rows) == 8
+    assert all(row["s2s"] > 0 and row["peer"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_scale_has_curves(tmp_path: Path) -> None:
     found = bench("scale", "--plot", str(tmp_path / "curves.svg"))
     assert list(found["growth"]) == ["batch", "source length", "target length", "beams", "lines"]
