@@ -21,7 +21,8 @@ from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates, Written, best
 from seq2seq_cli.decoding.largest import largest, normaliser
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Steps, is_any_of
+from seq2seq_cli.decoding.search import Search
+from seq2seq_cli.decoding.stepper import Hypothesis, is_any_of
 
 #: the sum of beams that do not count: those that have ended, and copies of the first one at the start
 LOW = -1.0e9
@@ -50,10 +51,11 @@ class Beams:
             setattr(self, name, value[kept])
 
 
-def new_beams(prompt: Tensor, *, width: int, longest: int, token_scores: bool) -> Beams:
-    """The beams of prompts [B, P] before the first step: one alone counts, because all are alike."""
+def new_beams(search: Search, *, width: int) -> Beams:
+    """The beams before the first step: one alone counts, because all are alike."""
+    prompt = search.prompt
     batch, device = prompt.shape[0], prompt.device
-    nothing = nothing_written(prompt, width=width, longest=longest, token_scores=token_scores)
+    nothing = nothing_written(prompt, width=width, longest=search.longest, token_scores=search.token_scores)
     return Beams(
         rows=torch.arange(batch, device=device),
         written=nothing,
@@ -66,36 +68,23 @@ def new_beams(prompt: Tensor, *, width: int, longest: int, token_scores: bool) -
     )
 
 
-def beam_search(
-    stepper: Steps,
-    scores: Tensor,
-    prompt: Tensor,
-    visible: Tensor | None,
-    *,
-    decoding: Decoding,
-    processors: Sequence[Processor],
-    limits: Tensor,
-    token_scores: bool = False,
-    draw: Draw | None = None,
-) -> list[list[Hypothesis]]:
-    """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
-
-    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have. ``draw`` picks
-    the candidates of each step instead of taking the likeliest.
-    """
-    batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
-    longest = int(limits.max())
-    state = new_beams(prompt, width=width, longest=longest, token_scores=token_scores)
+def beam_search(search: Search, *, draw: Draw | None = None) -> list[list[Hypothesis]]:
+    """The ``num_return_sequences`` best hypotheses of each row, the best first. ``draw`` picks the candidates
+    of each step instead of taking the likeliest."""
+    stepper, decoding, limits = search.stepper, search.decoding, search.limits
+    batch, width, device = limits.shape[0], decoding.num_beams, limits.device
+    state = new_beams(search, width=width)
     beams = torch.arange(batch, device=device).repeat_interleave(width)
     stepper.select(beams)
-    scores = scores[beams]
+    scores = search.scores[beams]
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
-    for step in range(longest):
-        context = context_of(state, prompt, visible, limits, step=step)
+    for step in range(search.longest):
+        context = context_of(state, search, step=step)
         if draw is None:
-            candidates = likeliest(scores, state.scores, context, processors, count_of(decoding, width))
+            count = count_of(decoding, width)
+            candidates = likeliest(scores, state.scores, context, search.processors, count)
         else:
-            logs = log_probabilities(scores, context, processors)
+            logs = log_probabilities(scores, context, search.processors)
             candidates = draw(logs, state.scores, state.rows, step)
         origins = _advance(state, candidates, context, decoding, step=step, limits=limits[state.rows])
         done = is_closed(state, decoding) | (limits[state.rows] <= step + 1)
@@ -113,18 +102,18 @@ def beam_search(
     return results
 
 
-def context_of(state: Beams, prompt: Tensor, visible: Tensor | None, limits: Tensor, *, step: int) -> Context:
-    """What processors may look at, for prompts [B, P] with what the running beams wrote behind them."""
-    tokens = state.written.tokens
+def context_of(state: Beams, search: Search, *, step: int) -> Context:
+    """What processors may look at: the prompts, and what the running beams wrote behind them."""
+    tokens, visible = state.written.tokens, search.visible
     beams = state.rows.repeat_interleave(tokens.shape[1])
     if visible is not None:
         visible = torch.cat([visible[beams], visible.new_ones(beams.shape[0], step)], dim=1)
     return Context(
-        tokens=torch.cat([prompt[beams], tokens.flatten(0, 1)[:, :step]], dim=1),
+        tokens=torch.cat([search.prompt[beams], tokens.flatten(0, 1)[:, :step]], dim=1),
         visible=visible,
         rows=beams,
         new_tokens=step,
-        limits=limits[beams],
+        limits=search.limits[beams],
     )
 
 

@@ -11,8 +11,6 @@ As in transformers, phrases in the prompt count, too. Rows stop by the rules of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -32,40 +30,28 @@ from seq2seq_cli.decoding.beam import (
 from seq2seq_cli.decoding.candidates import FORBIDDEN, Candidates, best_of
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.phrases import Progress, start
-from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Steps
+from seq2seq_cli.decoding.processors import Context
+from seq2seq_cli.decoding.search import Search
+from seq2seq_cli.decoding.stepper import Hypothesis
 
 
-def constrained_beam_search(
-    stepper: Steps,
-    scores: Tensor,
-    prompt: Tensor,
-    visible: Tensor | None,
-    *,
-    decoding: Decoding,
-    processors: Sequence[Processor],
-    limits: Tensor,
-    token_scores: bool = False,
-) -> list[list[Hypothesis]]:
-    """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
-
-    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have.
-    """
-    batch, width, device = prompt.shape[0], decoding.num_beams, prompt.device
-    longest = int(limits.max())
-    state = new_beams(prompt, width=width, longest=longest, token_scores=token_scores)
-    shown = torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
+def constrained_beam_search(search: Search) -> list[list[Hypothesis]]:
+    """The ``num_return_sequences`` best hypotheses of each row, the best first."""
+    stepper, decoding, limits = search.stepper, search.decoding, search.limits
+    prompt, batch, width, device = search.prompt, limits.shape[0], decoding.num_beams, limits.device
+    state = new_beams(search, width=width)
+    shown = torch.ones_like(prompt, dtype=torch.bool) if search.visible is None else search.visible
     nothing = start(decoding.force_words_ids)
     progress = [
         [nothing.add_all(row[mask].tolist())] * width for row, mask in zip(prompt, shown, strict=True)
     ]
     beams = state.rows.repeat_interleave(width)
     stepper.select(beams)
-    scores = scores[beams]
+    scores = search.scores[beams]
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
-    for step in range(longest):
-        context = context_of(state, prompt, visible, limits, step=step)
-        logs = log_probabilities(scores, context, processors)
+    for step in range(search.longest):
+        context = context_of(state, search, step=step)
+        logs = log_probabilities(scores, context, search.processors)
         origins, progress = _advance(
             state, logs, progress, context, decoding, step=step, limits=limits[state.rows]
         )

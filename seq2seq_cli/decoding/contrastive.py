@@ -8,40 +8,32 @@ are k rows of the decoder, as beams are, that go on from the winner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq_cli.decoding.options import Decoding
-from seq2seq_cli.decoding.processors import Context, Processor
+from seq2seq_cli.decoding.processors import Context
+from seq2seq_cli.decoding.search import Search
 from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of
 
 
-def contrastive_search(
-    stepper: Stepper,
-    scores: Tensor,
-    prompt: Tensor,
-    visible: Tensor | None,
-    *,
-    decoding: Decoding,
-    processors: Sequence[Processor],
-    limits: Tensor,
-    token_scores: bool = False,
-) -> list[list[Hypothesis]]:
-    """One hypothesis of each prompt [B, P], with the mean log-probability of its tokens.
+def contrastive_search(search: Search) -> list[list[Hypothesis]]:
+    """One hypothesis of each row, with the mean log-probability of its tokens.
 
-    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have. Every one of them
-    takes a position of the decoder, the last one too, because candidates are read before they are chosen.
+    Every new token takes a position of the decoder, the last one too, because candidates are read before they
+    are chosen.
     """
-    batch, device, longest = prompt.shape[0], prompt.device, int(limits.max())
+    stepper, decoding, limits, prompt = search.stepper, search.decoding, search.limits, search.prompt
+    assert isinstance(stepper, Stepper)  # others are refused: their tokens have no lasting states
+    scores, visible, longest = search.scores, search.visible, search.longest
+    batch, device = prompt.shape[0], prompt.device
     width = min(decoding.top_k, scores.shape[-1])
     rows = torch.arange(batch, device=device)
     history, shown = prompt, torch.ones_like(prompt, dtype=torch.bool) if visible is None else visible
     before = F.normalize(stepper.states, dim=-1)  # [B, L, D] of all tokens so far
     written, lengths, sums = prompt.new_zeros(batch, longest), torch.zeros_like(rows), scores.new_zeros(batch)
-    told = sums.new_zeros(batch, longest if token_scores else 0)
+    told = sums.new_zeros(batch, longest if search.token_scores else 0)
     stepper.select(rows.repeat_interleave(width))
     for step in range(longest):
         context = Context(
@@ -51,24 +43,17 @@ def contrastive_search(
             new_tokens=step,
             limits=limits[rows],
         )
-        for process in processors:
+        for process in search.processors:
             process(scores, context)
         logs, candidates = scores.log_softmax(-1).topk(width, dim=-1)
         states = stepper.look(candidates.flatten()).view(-1, width, before.shape[-1])
-        likeness = F.normalize(states, dim=-1) @ before.transpose(1, 2)  # [B, k, L]
-        likeness = likeness.masked_fill(~shown[:, None], -1.0).amax(-1)
-        alpha = decoding.penalty_alpha
-        merit = (1 - alpha) * logs.exp() - alpha * likeness
-        if decoding.language is not None:
-            # in transformers what is forbidden may win by being unlike the rest; no grammar allows that
-            merit = merit.masked_fill(logs.isinf(), -2.0)
-        winner = merit.argmax(-1, keepdim=True)
+        winner = _merit(logs, states, before, shown, decoding).argmax(-1, keepdim=True)
         chosen = candidates.gather(1, winner)
         written[rows, step] = chosen[:, 0]
         lengths[rows] += 1
         picked = logs.gather(1, winner)[:, 0]
         sums[rows] += picked
-        if token_scores:
+        if search.token_scores:
             told[rows, step] = picked
         history = torch.cat([history, chosen], dim=1)
         shown = torch.cat([shown, shown.new_ones(shown.shape[0], 1)], dim=1)
@@ -88,6 +73,19 @@ def contrastive_search(
     means = sums / lengths.float() ** decoding.length_penalty
     found = zip(written.tolist(), lengths.tolist(), means.tolist(), told.tolist(), strict=True)
     return [
-        [Hypothesis(ids=ids[:size], score=score, token_scores=each[:size] if token_scores else None)]
+        [Hypothesis(ids=ids[:size], score=score, token_scores=each[:size] if search.token_scores else None)]
         for ids, size, score, each in found
     ]
+
+
+def _merit(logs: Tensor, states: Tensor, before: Tensor, shown: Tensor, decoding: Decoding) -> Tensor:
+    """The values of candidates, all [B, k], by their log-probabilities and states [B, k, D]; before [B, L, D]
+    are the states, of length 1, of the tokens that stand there, where they are ``shown`` [B, L]."""
+    likeness = F.normalize(states, dim=-1) @ before.transpose(1, 2)  # [B, k, L]
+    likeness = likeness.masked_fill(~shown[:, None], -1.0).amax(-1)
+    alpha = decoding.penalty_alpha
+    merit = (1 - alpha) * logs.exp() - alpha * likeness
+    if decoding.language is not None:
+        # in transformers what is forbidden may win by being unlike the rest; no grammar allows that
+        merit = merit.masked_fill(logs.isinf(), -2.0)
+    return merit

@@ -19,11 +19,12 @@ from seq2seq_cli.decoding.lookup import look_up
 from seq2seq_cli.decoding.options import Decoding, check_ids, resolve_options
 from seq2seq_cli.decoding.processors import build_processors
 from seq2seq_cli.decoding.sampling import Sampler
+from seq2seq_cli.decoding.search import Search
 from seq2seq_cli.decoding.single import Choose, follow
 from seq2seq_cli.decoding.stepper import Hypothesis, OpenStepper, Stepper, Steps, left_padded
 from seq2seq_cli.decoding.wording import refuse_unspelled, spell
 from seq2seq_cli.errors import CheckpointError, UsageError
-from seq2seq_cli.model import Seq2Seq, Stack
+from seq2seq_cli.model import Encoded, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: hears the tokens [R] of a step
@@ -106,24 +107,12 @@ def _run(
 ) -> list[list[Hypothesis]]:
     _check_input(model, ids, mask)
     refuse_unspelled(decoding)
-    writer = model.decoder if isinstance(model, Seq2Seq) else model
-    vocab_size = writer.config.vocab_size
+    decoder = model.decoder if isinstance(model, Seq2Seq) else model
+    vocab_size = decoder.config.vocab_size
     check_ids(decoding, vocab_size)
     if decoding.prompt_lookup:
-        _refuse_lookup(writer)
-    encoded = None
-    if isinstance(model, Seq2Seq):
-        if decoding.start is None:
-            raise CheckpointError(
-                "the checkpoint has no decoder_start_token_id",
-                remedy="give decoder_start_token_id, or write it into its generation_config.json",
-            )
-        encoded = model.encode(ids, mask)
-        prompt = ids.new_full((ids.shape[0], 1), decoding.start)
-        visible, decoder = None, model.decoder
-    else:
-        prompt, visible = left_padded(ids, mask)
-        decoder = model
+        _refuse_lookup(decoder)
+    encoded, prompt, visible = _read(model, ids, mask, decoding)
     firsts = keys if keys is not None else range(ids.shape[0])
     past = encoded.mask.sum(1) if encoded is not None and encoded.memory is not None else None
     limits = _limits(decoder, prompt, visible, decoding, past=past)
@@ -139,13 +128,21 @@ def _run(
     processors = build_processors(
         decoding, source=source, vocab_size=vocab_size, prefixes=prefixes, copies=copies
     )
-    search = _search(decoding, decoder, firsts)
+    strategy = _strategy(decoding, decoder, firsts)
     if decoding.prompt_lookup:
-        scored = with_scores or token_scores
-        search = partial(look_up, source=source, with_scores=scored, tell=tell)
-    if search is not None:
-        search = partial(search, decoding=decoding, processors=processors, limits=limits)
-        return search(stepper, scores, prompt, visible, token_scores=token_scores)
+        strategy = partial(look_up, source=source, with_scores=with_scores or token_scores, tell=tell)
+    if strategy is not None:
+        search = Search(
+            stepper=stepper,
+            scores=scores,
+            prompt=prompt,
+            visible=visible,
+            limits=limits,
+            decoding=decoding,
+            processors=processors,
+            token_scores=token_scores,
+        )
+        return strategy(search)
     if copies > 1:
         rows = torch.arange(prompt.shape[0], device=prompt.device).repeat_interleave(copies)
         stepper.select(rows, sources=rows)
@@ -175,6 +172,20 @@ def _run(
     return [sorted(group, key=lambda h: -h.score) for group in groups]
 
 
+def _read(
+    model: Seq2Seq | Stack, ids: Tensor, mask: Tensor | None, decoding: Decoding
+) -> tuple[Encoded | None, Tensor, Tensor | None]:
+    """The sources encoded, where there are any, and the prompts [B, P] with their mask (None = all true)."""
+    if not isinstance(model, Seq2Seq):
+        return None, *left_padded(ids, mask)
+    if decoding.start is None:
+        raise CheckpointError(
+            "the checkpoint has no decoder_start_token_id",
+            remedy="give decoder_start_token_id, or write it into its generation_config.json",
+        )
+    return model.encode(ids, mask), ids.new_full((ids.shape[0], 1), decoding.start), None
+
+
 def _refuse_lookup(decoder: Stack) -> None:
     """UsageError for a decoder that cannot take back what it has read."""
     if decoder.open_place is not None:
@@ -194,9 +205,9 @@ def _telling(choose: Choose, tell: Tell) -> Choose:
     return choose_and_tell
 
 
-def _search(
+def _strategy(
     decoding: Decoding, decoder: Stack, keys: Sequence[int]
-) -> Callable[..., list[list[Hypothesis]]] | None:
+) -> Callable[[Search], list[list[Hypothesis]]] | None:
     """The strategy that looks at several ways on of a row at once; None for those that follow one."""
     if decoding.penalty_alpha:
         if decoder.open_place is not None:  # its tokens have no lasting states to be unlike of

@@ -31,42 +31,28 @@ from seq2seq_cli.decoding.beam import (
 from seq2seq_cli.decoding.candidates import Candidates
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.processors import Context, Processor
-from seq2seq_cli.decoding.stepper import Hypothesis, Steps
+from seq2seq_cli.decoding.search import Search
+from seq2seq_cli.decoding.stepper import Hypothesis
 
 
-def group_beam_search(
-    stepper: Steps,
-    scores: Tensor,
-    prompt: Tensor,
-    visible: Tensor | None,
-    *,
-    decoding: Decoding,
-    processors: Sequence[Processor],
-    limits: Tensor,
-    token_scores: bool = False,
-) -> list[list[Hypothesis]]:
-    """The ``num_return_sequences`` best hypotheses of each prompt [B, P], the best first.
-
-    scores [B, V] are those after the prompt; limits [B] the most new tokens a row may have.
-    """
-    batch, device = prompt.shape[0], prompt.device
-    groups, longest = decoding.num_beam_groups, int(limits.max())
-    size = decoding.num_beams // groups
-    states = [
-        new_beams(prompt, width=size, longest=longest, token_scores=token_scores) for _ in range(groups)
-    ]
+def group_beam_search(search: Search) -> list[list[Hypothesis]]:
+    """The ``num_return_sequences`` best hypotheses of each row, the best first."""
+    stepper, decoding, limits = search.stepper, search.decoding, search.limits
+    batch, device = limits.shape[0], limits.device
+    groups, size = decoding.num_beam_groups, decoding.num_beams // decoding.num_beam_groups
+    states = [new_beams(search, width=size) for _ in range(groups)]
     rows = torch.arange(batch, device=device)
     beams = rows.repeat_interleave(groups * size)
     stepper.select(beams)
-    scores = scores[beams]
+    scores = search.scores[beams]
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
-    for step in range(longest):
-        origins, words = [], prompt.new_empty(rows.shape[0], 0)
+    for step in range(search.longest):
+        origins, words = [], search.prompt.new_empty(rows.shape[0], 0)
         for group, (state, following) in enumerate(zip(states, _split(scores, groups, size), strict=True)):
-            context = context_of(state, prompt, visible, limits, step=step)
+            context = context_of(state, search, step=step)
             diverse = [_hamming(words, decoding.diversity_penalty)] if group else []
             candidates = likeliest(
-                following, state.scores, context, [*diverse, *processors], count_of(decoding, size)
+                following, state.scores, context, [*diverse, *search.processors], count_of(decoding, size)
             )
             closed = is_closed(state, decoding)
             origins.append(

@@ -8,15 +8,15 @@ model). What comes out is what greedy decoding writes, in fewer passes where an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq_cli.decoding.largest import likeliest
-from seq2seq_cli.decoding.options import Decoding
-from seq2seq_cli.decoding.processors import Context, Processor
+from seq2seq_cli.decoding.processors import Context
+from seq2seq_cli.decoding.search import Search
 from seq2seq_cli.decoding.stepper import Hypothesis, Stepper, is_any_of, left_padded
 
 #: so many of the last tokens are looked for, then fewer of them
@@ -25,48 +25,32 @@ _NOTHING = -1
 
 
 def look_up(
-    stepper: Stepper,
-    scores: Tensor,
-    prompt: Tensor,
-    visible: Tensor | None,
+    search: Search,
     *,
-    decoding: Decoding,
-    processors: Sequence[Processor],
     source: tuple[Tensor, Tensor | None],
-    limits: Tensor,
     with_scores: bool,
-    token_scores: bool,
     tell: Callable[[Tensor], None] | None,
 ) -> list[list[Hypothesis]]:
-    """One hypothesis of each prompt [R, P], as long as eos, a stop text or its limit [R] let it become.
-    scores [R, V] are those after the prompts.
+    """One hypothesis of each row, as long as eos, a stop text or its limit let it become.
 
     source: ids [R, S] of the decoder's vocabulary and their mask, where guesses are looked for first of all.
     A row leaves the batch as soon as it is done. ``tell`` hears the tokens of the rows that get one.
     """
-    paths = _Paths(
-        prompt,
-        visible,
-        decoding=decoding,
-        processors=processors,
-        source=source,
-        limits=limits,
-        vocab_size=scores.shape[1],
-        with_scores=with_scores,
-        tell=tell,
-    )
+    stepper, prompt = search.stepper, search.prompt
+    assert isinstance(stepper, Stepper)  # others are refused: they cannot take back what they read
+    paths = _Paths(search, source=source, with_scores=with_scores, tell=tell)
     rows = torch.arange(prompt.shape[0], device=prompt.device)
-    read, guesses = scores[:, None], prompt.new_full((prompt.shape[0], 0), _NOTHING)
+    read, guesses = search.scores[:, None], prompt.new_full((prompt.shape[0], 0), _NOTHING)
     while True:
         gained, done = paths.extend(rows, read, guesses)
         kept = (~done).nonzero()[:, 0]
         if not kept.numel():
-            return paths.hypotheses(token_scores)
+            return paths.hypotheses(search.token_scores)
         stepper.take_back(read.shape[1] - gained)
         if kept.shape[0] < rows.shape[0]:
             stepper.select(kept, sources=kept)
             rows = rows[kept]
-        last, guesses = paths.guess(rows, decoding.prompt_lookup)
+        last, guesses = paths.guess(rows, search.decoding.prompt_lookup)
         tokens = torch.cat([last[:, None], guesses], dim=1)
         read = stepper.read(tokens.clamp(min=0), tokens != _NOTHING)
 
@@ -76,28 +60,23 @@ class _Paths:
 
     def __init__(
         self,
-        prompt: Tensor,
-        visible: Tensor | None,
+        search: Search,
         *,
-        decoding: Decoding,
-        processors: Sequence[Processor],
         source: tuple[Tensor, Tensor | None],
-        limits: Tensor,
-        vocab_size: int,
         with_scores: bool,
         tell: Callable[[Tensor], None] | None,
     ) -> None:
-        self._prompt, self._visible, self._limits = prompt, visible, limits
-        self._decoding, self._processors = decoding, processors
+        self._prompt, self._visible, self._limits = search.prompt, search.visible, search.limits
+        self._decoding, self._processors = search.decoding, search.processors
         self._with_scores, self._tell = with_scores, tell
         ids, mask = left_padded(*source)
-        known = ids < vocab_size
+        known = ids < search.scores.shape[1]
         ids = ids.masked_fill(~known if mask is None else ~(known & mask), _NOTHING)
         self._begin = ids.shape[1]
-        longest = int(limits.max())
+        longest = search.longest
         self._text = F.pad(ids, (0, longest), value=_NOTHING)
-        self._counts = torch.zeros_like(limits)
-        self._logs = torch.zeros(prompt.shape[0], longest, device=prompt.device)
+        self._counts = torch.zeros_like(search.limits)
+        self._logs = torch.zeros(*self._text[:, self._begin :].shape, device=ids.device)
 
     def extend(self, rows: Tensor, scores: Tensor, guesses: Tensor) -> tuple[Tensor, Tensor]:
         """Write on as long as the guesses [R, G] hold, and one token behind them. scores [R, 1 + G, V] are
