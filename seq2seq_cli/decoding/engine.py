@@ -13,7 +13,7 @@ from seq2seq_cli.decoding.generate import Tell, run
 from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.decoding.reading import Reader
 from seq2seq_cli.decoding.stepper import Hypothesis
-from seq2seq_cli.decoding.wording import spell
+from seq2seq_cli.decoding.wording import opening, spell
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.text.lines import Counts, Output, settled
@@ -199,11 +199,10 @@ class TextGenerator:
         """The ids that outputs begin with."""
         found, wrong = list[Sequence[int]](), []
         for prefix, place in zip(prefixes, places, strict=True):
-            if prefix is None:
-                found.append(self._decoding.prefix_ids)
-                continue
-            found.append(self._target.encode([prefix], special=False)[0] if prefix else ())
-            if prefix and not found[-1]:
+            ids = self._decoding.prefix_ids if prefix is None else ()
+            try:
+                found.append(opening(prefix, self._target) if prefix else ids)
+            except UsageError:
                 wrong.append(Finding(f"the prefix {prefix!r} gives no token", place, "leave it empty"))
         if wrong:
             raise DataError(findings=wrong)

@@ -14,12 +14,12 @@ import socket, sys, threading
 from contextlib import ExitStack
 from pathlib import Path
 from seq2seq_cli.cli import generate
-from seq2seq_cli.cli.inputs import Line, Lines, open_source
+from seq2seq_cli.cli.inputs import Form, Line, Lines, open_source
 from seq2seq_cli.processes.dealer import Dealer
 from seq2seq_cli.processes.link import Link
 from seq2seq_cli.processes.worker import serve
 from seq2seq_cli.text.destination import Destination
-from seq2seq_cli.text.lines import Output
+from seq2seq_cli.text.lines import Counts, Output
 
 
 def resident():
@@ -28,9 +28,9 @@ def resident():
 
 
 class Stub:
-    truncated = unreadable = told = 0
+    counts, told = Counts(), 0
 
-    def texts(self, texts, *, numbers, places):
+    def texts(self, texts, *, numbers, places, prefixes):
         if numbers[-1] > FEW and not Stub.told:
             Stub.told = resident()
         return [Output(texts=(text.upper(),), scores=(0.0,)) for text in texts]
@@ -40,7 +40,7 @@ FEW, processes = int(sys.argv[1]), int(sys.argv[2])
 with ExitStack() as stack:
     source = open_source(stack, [], None, "strict")
     target = stack.enter_context(Destination(Path("out.txt"), resumable=True))
-    work = Lines(field=None, scores=False, name="stdin")
+    work = Lines(Form(), name="stdin")
     if processes == 1:
         generate._generate(Stub(), work, source, target)
     else:
