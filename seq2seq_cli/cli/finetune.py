@@ -39,6 +39,14 @@ def finetune(
         bool,
         typer.Option("--dry-run", help="Report sizes, steps, memory and time; train and write nothing."),
     ] = False,
+    skip_nan: Annotated[
+        int | None,
+        typer.Option(
+            "--skip-nan",
+            metavar="N",
+            help="Pass over up to N steps whose numbers are not finite [short for training.skip_nan].",
+        ),
+    ] = None,
     num_processes: Processes = None,
 ) -> None:
     """Train a model as a recipe describes.
@@ -46,7 +54,8 @@ def finetune(
     The resolved recipe goes to stdout with --dry-run; everything else goes to stderr and into the run's
     folder. Also runs under `accelerate launch -m seq2seq_cli finetune RECIPE` and torchrun.
     """
-    recipe = load_recipe(file, overrides or ())
+    overrides = [*(overrides or ()), *([] if skip_nan is None else [f"training.skip_nan={skip_nan}"])]
+    recipe = load_recipe(file, overrides)
     recipe = recipe if output is None else replace(recipe, output=output)
     require(recipe, *(["data.train"] if dry_run else ["data.train", "output"]), purpose="training")
     if dry_run:
@@ -61,7 +70,7 @@ def finetune(
             raise UsageError("several processes cannot share stdin", remedy="give the recipe as a file")
         from seq2seq_cli.training.launch import launch
 
-        given = _arguments(file, overrides or [], output, resume, overwrite)
+        given = _arguments(file, overrides, output, resume, overwrite)
         raise typer.Exit(launch(given, processes=num_processes))
     _train(recipe, resume=resume, overwrite=overwrite)
 

@@ -221,6 +221,9 @@ class TrainingSection(Section):
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after so many validations without a better one"
     )
+    skip_nan: CountOrZero = Field(
+        default=0, description="steps without finite numbers to pass over before the run ends"
+    )
     seed: Seed = Field(default=42, description="seed of order, dropout and fresh parameters")
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(
         default="no", description="number format of training"

@@ -14,7 +14,7 @@ import torch
 from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
-from seq2seq_cli.training.diverged import diverged
+from seq2seq_cli.training.diverged import diverged, divergence
 from seq2seq_cli.training.module import TrainingModule, tensors_of
 from seq2seq_cli.training.record import Recorder, StepResult
 from seq2seq_cli.training.state import (
@@ -154,6 +154,11 @@ class Trainer:
         total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
         return bool(total.item())
 
+    def warmed_up(self) -> bool:
+        """True when every part that learns has reached its highest rate, and a tenth of the run is over."""
+        step, total = self.state.step, self.prepared.plan.total
+        return step >= total / 10 and all(part.warmed_up(step, total) for part in self.parts.parts)
+
     def stopping(self) -> bool:
         """True when any process was asked to stop."""
         return self._any(bool(self.stop))
@@ -168,13 +173,8 @@ class Trainer:
         """
         started = time.monotonic()
         state, accelerator = self.state, self.accelerator
-        rates = optim.set_rates(
-            self.plain_optimizer,
-            self.parts,
-            self.training.lr_scheduler_type,
-            state.step,
-            self.prepared.plan.total,
-        )
+        schedule, total = self.training.lr_scheduler_type, self.prepared.plan.total
+        rates = optim.set_rates(self.plain_optimizer, self.parts, schedule, state.step, total)
         self.parts.set_frozen(state.step)
         self.module.train()
         mine = self._share(batches)
@@ -184,11 +184,11 @@ class Trainer:
         loss = self.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)
         norms = self._norms()
         if not math.isfinite(loss) or not (math.isfinite(norms["total"]) or self._may_overflow()):
-            real = [batch for batch, weight, _ in mine if weight]
-            where = str(self.run_folder or "")
-            raise diverged(state.step + 1, norms["total"], real, losses, self.prepared.where, run=where)
-        optim.clip_gradients(self.parts, norms["total"], self.training.max_grad_norm)
-        self.optimizer.step()
+            self._skip([batch for batch, weight, _ in mine if weight], losses, norms["total"])
+            loss, tokens = 0.0, 0
+        else:
+            optim.clip_gradients(self.parts, norms["total"], self.training.max_grad_norm)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         spent = time.monotonic() - started
         state.seconds += spent
@@ -245,6 +245,17 @@ class Trainer:
         total, by_part = optim.gradient_norms(self.parts)
         values = torch.stack([total.cpu(), *(norm.cpu() for norm in by_part.values())]).tolist()
         return dict(zip(("total", *by_part), values, strict=True))
+
+    def _skip(self, batches: Sequence[Batch], losses: Sequence[torch.Tensor], norm: float) -> None:
+        """Pass over a step without finite numbers; DivergedError when the recipe allows no more of them."""
+        state = self.state
+        found = divergence(state.step + 1, norm, batches, losses, self.prepared.where)
+        if state.skipped >= self.training.skip_nan:
+            raise diverged(found, skipped=state.skipped, run=str(self.run_folder or ""))
+        state.skipped += 1
+        self.recorder.log_skipped(found, epoch=self._epoch())
+        if self.accelerator.scaler is not None:  # it looks at the gradients anew in the next step
+            self.accelerator.scaler.update()
 
     def _may_overflow(self) -> bool:
         """In fp16 gradients overflow now and then; the loss scaler skips such a step by itself."""

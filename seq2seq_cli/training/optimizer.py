@@ -38,6 +38,11 @@ class Part:
         warmup = warmup_count(self.warmup, steps)
         return learning_rate(schedule, self.peak, step - self.freeze_steps, warmup=warmup, total=steps)
 
+    def warmed_up(self, step: int, total: int) -> bool:
+        """True when this part has learnt at its highest rate by ``step`` of ``total``, or never learns."""
+        warmup = warmup_count(self.warmup, max(1, total - self.freeze_steps))
+        return self.frozen or step > self.freeze_steps + warmup
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:

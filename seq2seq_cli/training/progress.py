@@ -59,9 +59,10 @@ class Display:
 
     def logged(self, record: Mapping[str, Any]) -> None:
         """A step was logged: show its figures."""
-        rate = max(record["learning_rate"].values(), default=0.0)
+        loss = f"loss {record['loss']:.4f}" if "loss" in record else "all steps skipped"
         self._facts = (
-            f"loss {record['loss']:.4f} · lr {rate:.2e} · {record['tokens_per_second']:,.0f} target tokens/s"
+            f"{loss} · lr {_rates(record['learning_rate'])} · "
+            f"{record['tokens_per_second']:,.0f} target tokens/s"
         )
         if self._progress is None:
             left = self._left(record["step"])
@@ -89,6 +90,13 @@ class Display:
         done = step - self._first
         seconds = int((time.monotonic() - self._started) / done * (self._total - step)) if done else 0
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _rates(rates: Mapping[str, float]) -> str:
+    """The learning rates by part; only one where all are the same."""
+    if len(set(rates.values())) <= 1:
+        return f"{max(rates.values(), default=0.0):.2e}"
+    return ", ".join(f"{part} {rate:.2e}" for part, rate in rates.items())
 
 
 def _bar() -> Progress:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seq2seq_cli import console
+from seq2seq_cli.training.diverged import Divergence
 from seq2seq_cli.training.progress import Display, append_log
 from seq2seq_cli.training.runfolder import LOG_FILE
 from seq2seq_cli.training.state import RunState
@@ -65,9 +67,10 @@ class Recorder:
         record: dict[str, Any] = {
             "step": state.step,
             "epoch": round(epoch, 6),
-            "loss": state.window_loss / max(1, state.window_tokens),
+            # of steps that were all skipped there is no loss
+            **({"loss": state.window_loss / state.window_tokens} if state.window_tokens else {}),
             "learning_rate": result.rates,
-            "grad_norm": result.norms,
+            "grad_norm": {part: norm for part, norm in result.norms.items() if math.isfinite(norm)},
             "tokens_per_second": round(state.window_tokens / max(1e-9, state.window_seconds), 1),
             "tokens_seen": state.tokens_seen,
         }
@@ -75,6 +78,15 @@ class Recorder:
         self._append(record)
         if self._display is not None:
             self._display.logged(record)
+
+    def log_skipped(self, found: Divergence, *, epoch: float) -> None:
+        """A line about a step that is passed over, because its numbers are not finite."""
+        rows = [rows for _, rows in found.batches]
+        self._append({"step": found.step, "epoch": epoch, "skipped": self._state.skipped, "batches": rows})
+        console.warn(
+            f"step {found.step} is skipped (the {self._state.skipped}. of this run): gradient norm "
+            f"{found.norm:g}" + "".join(f"; loss {loss:g}, {rows}" for loss, rows in found.batches)
+        )
 
     def log_evaluation(
         self,

@@ -186,6 +186,7 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
         "tokens_seen": state.tokens_seen,
         "seconds": round(state.seconds, 3),
         "tokens_per_second": round(state.tokens_seen / max(1e-9, state.seconds), 1),
+        "skipped_steps": state.skipped,
         **_last_records(run / runfolder.LOG_FILE, step),
     }
     runfolder.write_file(run / runfolder.RESULTS_FILE, json.dumps(results, indent=2) + "\n")
@@ -204,6 +205,6 @@ def _last_records(log: Path, step: int) -> dict[str, Any]:
         record = json.loads(line)
         if "loss" in record:
             found["train_loss"] = record["loss"]
-        elif record["step"] == step:
+        elif "evaluation" in record and record["step"] == step:
             found |= {f"validation_{name}": value for name, value in record["evaluation"].items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -37,7 +37,7 @@ _EVALUATION_TOKENS = 8192
 #: settings that may change between two starts of one run: they touch neither the weights nor their order
 _FREE = {
     *("logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_minutes", "eval_samples"),
-    *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps"),
+    *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps", "skip_nan"),
 }
 
 

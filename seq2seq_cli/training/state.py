@@ -43,6 +43,7 @@ class RunState:
     best_step: int | None = None
     best_value: float | None = None
     bad_evaluations: int = 0  #: evaluations in a row without a better one
+    skipped: int = 0  #: steps without finite numbers that were passed over
     finished: str = ""  #: why the run is over: steps, early_stopping or max_minutes; "" while it is not
 
 

@@ -11,7 +11,9 @@ import torch
 from seq2seq_cli import console
 from seq2seq_cli.decoding.engine import TextGenerator
 from seq2seq_cli.evaluation.metrics import METRICS, score
+from seq2seq_cli.model import Seq2Seq
 from seq2seq_cli.training.module import tensors_of
+from seq2seq_cli.training.sensitivity import LITTLE, source_sensitivity
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.rows import Row
@@ -42,7 +44,7 @@ def evaluate(
     model.eval()
     try:
         loss = _loss(trainer)
-        values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **_sensitivity(trainer)}
         rows = trainer.prepared.sample_rows
         if not rows:
             return values, []
@@ -79,6 +81,25 @@ def _loss(trainer: Trainer) -> float:
                 total += float(inner(*tensors_of(batch, accelerator.device)).item())
             tokens += batch.label_count
     return trainer.sum(total) / max(1.0, trainer.sum(float(tokens)))
+
+
+def _sensitivity(trainer: Trainer) -> dict[str, float]:
+    """How much the output depends on the source, and a warning while that is next to nothing. Every process
+    works it out on the same few rows, so that none has to wait."""
+    model, data = trainer.prepared.bundle.model, trainer.prepared.validation
+    if not isinstance(model, Seq2Seq) or data is None:
+        return {}
+    accelerator = trainer.accelerator
+    value = source_sensitivity(model, data, device=accelerator.device, precision=accelerator.autocast())
+    if value is None:
+        return {}
+    if value < LITTLE and trainer.warmed_up():
+        console.warn(
+            f"source sensitivity {value:.1e} at step {trainer.state.step}, after the warm-up: the output "
+            "hardly depends on the source. A fresh cross-attention often needs a higher learning rate of "
+            "its own (training.groups.cross_attention)"
+        )
+    return {"source_sensitivity": value}
 
 
 def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
