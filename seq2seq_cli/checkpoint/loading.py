@@ -20,7 +20,7 @@ from seq2seq_cli.families import Family, Role
 from seq2seq_cli.families.family import MOST_LAYERS
 from seq2seq_cli.families.translate import Translated, to_ours
 from seq2seq_cli.model import Stack, StackConfig
-from seq2seq_cli.model.stack import initialise
+from seq2seq_cli.model.initialise import initialise
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: how many names an error lists before it counts the rest

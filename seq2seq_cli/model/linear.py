@@ -8,7 +8,7 @@ from torch import nn
 class Linear(nn.Linear):
     """x [..., in] -> x @ weight.T + bias [..., out].
 
-    Nothing is drawn when it is made: its values come from a file or from ``stack.initialise``.
+    Nothing is drawn when it is made: its values come from a file or from ``initialise``.
     """
 
     def reset_parameters(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seq2seq_cli.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from seq2seq_cli.model.attention import hidden_from, source_mask
@@ -19,7 +19,7 @@ from seq2seq_cli.model.head import Head, Room
 from seq2seq_cli.model.layer import Layer, make_norm
 from seq2seq_cli.model.lengths import by_length, pays
 from seq2seq_cli.model.linear import Linear
-from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
+from seq2seq_cli.model.positions import sinusoids
 from seq2seq_cli.model.relative import BucketBias, DistanceWaves
 from seq2seq_cli.model.sight import sight
 
@@ -95,6 +95,8 @@ class Stack(nn.Module):
                 self.final_norm = make_norm(config, eps=config.final_norm.eps)
             if config.final_norm.dropout:
                 self.final_dropout = nn.Dropout(config.final_norm.dropout)
+        #: training works each layer out again on the way back instead of keeping what it computed
+        self.recomputes = False
         self.head: Head | AdaptiveHead | None = None
         if config.head is not None and isinstance(self.embedding, AdaptiveEmbedding):
             self.head = AdaptiveHead(config, config.head, self.embedding)
@@ -198,9 +200,12 @@ class Stack(nn.Module):
         plain_causal = self.config.causal and attention_mask is None and ids.shape[1] > 1
         states = None if encoded is None else encoded.states
         states_mask = None if encoded is None else source_mask(encoded.mask)
+        recomputes = self.recomputes and self.training and cache is None and torch.is_grad_enabled()
+        if recomputes and relative is not None and relative.kind == "waves" and distances is not None:
+            distances.waves(distances.keys - 1)  # drawn once for all layers, and so outside of each
         for depth, which in enumerate(self.order):
-            x = self.layers[which](
-                x,
+            layer = partial(
+                self.layers[which],
                 mask=attention_mask,
                 causal=plain_causal,
                 distances=distances,
@@ -210,6 +215,8 @@ class Stack(nn.Module):
                 cache=cache,
                 depth=depth,
             )
+            # dropout falls on the same places the second time: the generator's state is kept for it
+            x = checkpoint(layer, x, use_reentrant=False) if recomputes else layer(x)
         if cache is not None:
             cache.advance(mask, steps=ids.shape[1], rows=ids.shape[0], device=ids.device)
         if self.final_norm is not None:
@@ -247,50 +254,3 @@ class Stack(nn.Module):
             return by_length(self.states, ids, mask).put_back()
         states = self.states(ids, mask, encoded=encoded, cache=cache)
         return states if self.head is None else self.logits(states)
-
-
-def initialise(
-    module: nn.Module,
-    *,
-    config: StackConfig,
-    only: Collection[str] | None = None,
-    generator: torch.Generator | None = None,
-) -> None:
-    """Give the parameters named in ``only`` (default: all) their starting values, the family's way.
-
-    normal(0, init_std) for matrices, zero biases, norms at identity. scaled_residual: GPT-2 shrinks the
-    projections that add to the residual stream by sqrt(2 * layers) (Radford et al. 2019, 2.3). fan_in: T5
-    draws each matrix with the inverse root of its input's width times ``init_std``, its embeddings with
-    ``init_std`` alone (the published code). uniform: from -init_std to init_std, but for the maps of an
-    adaptive vocabulary.
-    """
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if only is not None and name not in only:
-                continue
-            owner, _, leaf = name.rpartition(".")
-            if leaf == "bias":
-                parameter.zero_()
-            elif owner.endswith("norm"):
-                parameter.fill_(1.0)
-            elif owner == "position_embedding" and config.embedding.positions == "fixed":
-                parameter.copy_(interleaved_sinusoids(*parameter.shape))
-            elif config.init == "uniform" and ".projections." not in owner:
-                parameter.uniform_(-config.init_std, config.init_std, generator=generator)
-            else:
-                parameter.normal_(0.0, _std(config, owner, parameter), generator=generator)
-
-
-def _std(config: StackConfig, owner: str, parameter: Tensor) -> float:
-    if config.embedding.adaptive is not None and ".projections." in owner:
-        return config.embedding.adaptive.projection_init_std
-    if owner.endswith("embedding") and config.embedding.init_std is not None:
-        return config.embedding.init_std
-    if config.init == "scaled_residual" and owner.endswith(("output", "outer")):
-        return config.init_std / math.sqrt(2 * config.num_layers)
-    if config.init == "fan_in" and owner not in ("embedding", "head"):
-        width = config.hidden_size if owner == "relative_bias.table" else parameter.shape[-1]
-        if owner.endswith("attention.query"):
-            width *= config.head_size
-        return config.init_std / math.sqrt(width)
-    return config.init_std

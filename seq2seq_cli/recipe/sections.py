@@ -228,6 +228,9 @@ class TrainingSection(Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(
         default="no", description="number format of training"
     )
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep each layer's input only and work the layer out again: less memory"
+    )
     groups: GroupsSection = Field(default=GroupsSection(), description="settings for parts of the model")
 
     @model_validator(mode="before")

@@ -18,7 +18,7 @@ from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sources import check_paths, read_rows
 from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
-from seq2seq_cli.model import EncoderDecoder, Seq2Seq
+from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.models import build_model
@@ -38,6 +38,7 @@ _EVALUATION_TOKENS = 8192
 _FREE = {
     *("logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_minutes", "eval_samples"),
     *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps", "skip_nan"),
+    "gradient_checkpointing",
 }
 
 
@@ -87,6 +88,9 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     for parameter in model.parameters():
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     _set_dropout(model, training.dropout)
+    for module in model.modules():
+        if isinstance(module, Stack):
+            module.recomputes = training.gradient_checkpointing
     make = partial(_dataset, recipe, bundle)
     train = make(rows)
     console.say(f"training rows: {train.summary}")

@@ -17,7 +17,7 @@ from seq2seq_cli.model import (
     Stack,
     StackConfig,
 )
-from seq2seq_cli.model.stack import initialise
+from seq2seq_cli.model.initialise import initialise
 from seq2seq_cli.training.module import TrainingModule
 
 IDS = torch.tensor([[1, 7, 25, 59, 30, 3], [2, 40, 8, 9, 55, 19]])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seq2seq_cli.model import EncoderDecoder, HeadConfig, Stack
-from seq2seq_cli.model.stack import initialise
+from seq2seq_cli.model.initialise import initialise
 from tests.model.test_stack import CONFIG, made
 
 ROWS, LENGTH = 9, 12

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from seq2seq_cli.model import EmbeddingConfig, FinalNormConfig, Stack, StackConfig
+from seq2seq_cli.model.initialise import initialise
 from seq2seq_cli.model.positions import interleaved_sinusoids, sinusoids
-from seq2seq_cli.model.stack import initialise
 
 CONFIG = StackConfig(
     vocab_size=30,

@@ -16,7 +16,7 @@ from seq2seq_cli.model import (
     Stack,
     StackConfig,
 )
-from seq2seq_cli.model.stack import initialise
+from seq2seq_cli.model.initialise import initialise
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training.module import TrainingModule, reached_parameters
 from seq2seq_cli.training.optimizer import (
