@@ -13,6 +13,7 @@ from seq2seq_cli.recipe.grammar import check_grammar
 from seq2seq_cli.recipe.sections import (
     LOSS_METRICS,
     PAIRED,
+    GroupSection,
     ModelSection,
     RecipeFile,
     SideSection,
@@ -243,6 +244,20 @@ def _groups(recipe: RecipeFile) -> Iterator[Problem]:
         for name in sorted(_changed(group) - {"freeze"}) if frozen else ():
             what = f"{name} has no effect on a frozen part"
             yield _problem(what, f"remove it, or {frozen}", f"{at}.{name}", frozen)
+        yield from _course(group, recipe.training, at)
+
+
+def _course(group: GroupSection, training: TrainingSection, at: str) -> Iterator[Problem]:
+    """When a part learns, and how its rate moves."""
+    if group.freeze_after is not None and group.freeze_after <= group.freeze_steps:
+        what = f"freeze_after {group.freeze_after} leaves no step behind freeze_steps {group.freeze_steps}"
+        remedy = "both count from the start of the run"
+        yield _problem(what, remedy, f"{at}.freeze_after", f"{at}.freeze_steps")
+    schedule = group.lr_scheduler_type or training.lr_scheduler_type
+    if schedule == "constant" and group.warmup_steps:
+        remedy = "write lr_scheduler_type: constant_with_warmup"
+        said = f"{at if group.lr_scheduler_type else 'training'}.lr_scheduler_type"
+        yield _problem("the constant schedule has no warm-up", remedy, f"{at}.warmup_steps", said)
 
 
 _NEEDS_VALIDATION = (

@@ -41,6 +41,16 @@ Metric = Literal[
     "rougeL",
     "rougeLsum",
 ]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "polynomial",
+    "noam",
+    "relative_step",
+]
 #: Metrics that come from the loss alone, and those where less is better.
 LOSS_METRICS = ("loss", "perplexity")
 SMALLER_IS_BETTER = (*LOSS_METRICS, "token_error_rate")
@@ -153,7 +163,9 @@ class GroupSection(Section):
     learning_rate: PositiveOrZero | None = Field(default=None, description="peak learning rate of this part")
     weight_decay: PositiveOrZero | None = Field(default=None, description="weight decay of this part")
     warmup_steps: Warmup | None = Field(default=None, description="warm-up of this part")
+    lr_scheduler_type: Schedule | None = Field(default=None, description="course of this part's rate")
     freeze_steps: CountOrZero = Field(default=0, description="steps before this part starts to learn")
+    freeze_after: Count | None = Field(default=None, description="steps after which this part stops to learn")
     freeze: bool = Field(default=False, description="never train this part")
 
 
@@ -195,9 +207,7 @@ class TrainingSection(Section):
     warmup_steps: Warmup = Field(
         default=0, description="steps of rising learning rate; below 1: share of all steps"
     )
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"
-    ] = Field(default="linear", description="course of the learning rate")
+    lr_scheduler_type: Schedule = Field(default="linear", description="course of the learning rate")
     label_smoothing_factor: Share = Field(default=0.0, description="probability spread over the other tokens")
     dropout: Share | None = Field(default=None, description="replaces the dropout rates of the checkpoints")
     eval_steps: Count | None = Field(

@@ -47,6 +47,8 @@ def _report_parts(prepared: Prepared) -> None:
         note = "frozen" if part.frozen else f"{part.peak:g}"
         if part.freeze_steps and not part.frozen:
             note += f" from step {part.freeze_steps}"
+        if part.freeze_after:
+            note += f" to step {part.freeze_after}"
         console.say(f"{part.name:<16}{total:>14,}{total - new:>14,}{new:>14,}{trained:>14,}  {note}")
 
 

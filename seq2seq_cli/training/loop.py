@@ -56,7 +56,7 @@ class Trainer:
         self.parts = prepared.parts
         module = TrainingModule(prepared.bundle.model, smoothing=self.training.label_smoothing_factor)
         # DDP wants to see everything that will ever learn; the steps below freeze what has to wait
-        self.parts.set_frozen(2**62)
+        self.parts.set_open()
         self.module = accelerator.prepare_model(module)
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
@@ -173,8 +173,7 @@ class Trainer:
         """
         started = time.monotonic()
         state, accelerator = self.state, self.accelerator
-        schedule, total = self.training.lr_scheduler_type, self.prepared.plan.total
-        rates = optim.set_rates(self.plain_optimizer, self.parts, schedule, state.step, total)
+        rates = optim.set_rates(self.plain_optimizer, self.parts, state.step, self.prepared.plan.total)
         self.parts.set_frozen(state.step)
         self.module.train()
         mine = self._share(batches)

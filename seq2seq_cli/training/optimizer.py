@@ -26,17 +26,25 @@ class Part:
     peak: float  #: highest learning rate
     weight_decay: float
     warmup: int | float  #: steps, or a share of the steps that this part learns
-    freeze_steps: int = 0
+    schedule: str = "linear"
+    freeze_steps: int = 0  #: steps before it learns
+    freeze_after: int | None = None  #: steps after which it no longer does; None = it learns to the end
     frozen: bool = False  #: never learns
 
-    def rate(self, schedule: str, step: int, total: int) -> float:
+    def learns(self, step: int) -> bool:
+        """Whether this part learns in ``step`` (from 0)."""
+        ended = self.freeze_after is not None and step >= self.freeze_after
+        return not self.frozen and self.freeze_steps <= step and not ended
+
+    def rate(self, step: int, total: int) -> float:
         """The learning rate for ``step`` (from 0) of ``total``. A part that starts later has its own warm-up
-        then, and ends with the others."""
-        if self.frozen or step < self.freeze_steps:
+        then; its schedule ends where it ends to learn, else with the run."""
+        if not self.learns(step):
             return 0.0
-        steps = max(1, total - self.freeze_steps)
+        end = total if self.freeze_after is None else min(total, self.freeze_after)
+        steps = max(1, end - self.freeze_steps)
         warmup = warmup_count(self.warmup, steps)
-        return learning_rate(schedule, self.peak, step - self.freeze_steps, warmup=warmup, total=steps)
+        return learning_rate(self.schedule, self.peak, step - self.freeze_steps, warmup=warmup, total=steps)
 
     def warmed_up(self, step: int, total: int) -> bool:
         """True when this part has learnt at its highest rate by ``step`` of ``total``, or never learns."""
@@ -54,16 +62,26 @@ class Parts:
     def set_frozen(self, step: int) -> None:
         """Let exactly the parts learn that do so at ``step``; the others get no gradient and drop theirs."""
         for part in self.parts:
-            learns = not part.frozen and step >= part.freeze_steps
+            learns = part.learns(step)
             for _, parameter in part.parameters:
                 parameter.requires_grad_(learns)
                 if not learns:
                     parameter.grad = None
 
-    @property
-    def unfreezes(self) -> bool:
-        """True when some part starts to learn after the first step."""
-        return any(part.freeze_steps and not part.frozen for part in self.parts)
+    def set_open(self) -> None:
+        """Let everything learn that ever will."""
+        for part in self.parts:
+            for _, parameter in part.parameters:
+                parameter.requires_grad_(not part.frozen)
+
+    def idle_step(self, total: int) -> int | None:
+        """The first of ``total`` steps in which no part learns; None when there is none."""
+        edges = {
+            0,
+            *(edge for p in self.parts for edge in (p.freeze_steps, p.freeze_after) if edge is not None),
+        }
+        idle = (e for e in sorted(edges) if e < total and not any(p.learns(e) for p in self.parts))
+        return next(idle, None)
 
 
 def split_parts(
@@ -104,6 +122,8 @@ def split_parts(
             peak=settings.get("learning_rate", training.learning_rate),
             weight_decay=settings.get("weight_decay", training.weight_decay),
             warmup=settings.get("warmup_steps", training.warmup_steps),
+            schedule=settings.get("lr_scheduler_type", training.lr_scheduler_type),
+            freeze_after=settings.get("freeze_after"),
             freeze_steps=settings.get("freeze_steps", 0),
             frozen=name in freeze or settings.get("freeze", False),
         )
@@ -158,11 +178,9 @@ def _is_decayed(name: str) -> bool:
     return leaf != "bias" and not owner.endswith("norm")
 
 
-def set_rates(
-    optimizer: torch.optim.Optimizer, parts: Parts, schedule: str, step: int, total: int
-) -> dict[str, float]:
+def set_rates(optimizer: torch.optim.Optimizer, parts: Parts, step: int, total: int) -> dict[str, float]:
     """Give every group its rate for ``step`` of ``total``; part -> rate."""
-    rates = {part.name: part.rate(schedule, step, total) for part in parts.parts}
+    rates = {part.name: part.rate(step, total) for part in parts.parts}
     for group in optimizer.param_groups:
         group["lr"] = rates[group["part"]]
     return rates

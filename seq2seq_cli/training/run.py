@@ -74,7 +74,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs
 
     groups = (getattr(recipe.training.groups, name) for name in type(recipe.training.groups).model_fields)
-    waiting = any(group is not None and group.freeze_steps for group in groups)
+    waiting = any(group is not None and (group.freeze_steps or group.freeze_after) for group in groups)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # it forms no group of processes on a CPU unless told so
@@ -162,6 +162,7 @@ def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None
         f"{part.name} {sum(p.numel() for _, p in part.parameters):,}"
         + (" frozen" if part.frozen else f" at {part.peak:g}")
         + (f" from step {part.freeze_steps}" if part.freeze_steps else "")
+        + (f" to step {part.freeze_after}" if part.freeze_after else "")
         for part in prepared.parts.parts
     )
     console.say(f"{training.objective}: {prepared.plan.total} steps · parameters and learning rates: {parts}")

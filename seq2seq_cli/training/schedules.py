@@ -1,6 +1,7 @@
 """How the learning rate moves over a run: a factor of the peak rate as a function of the step.
 
-The formulas are those of transformers' schedules of the same names, so that published recipes carry over.
+The formulas are those of transformers' schedules of the same names, so that published recipes carry over, and
+two of papers whose rates fall with the root of the step.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ def warmup_count(warmup: int | float, total: int) -> int:
 def learning_rate(name: str, peak: float, step: int, *, warmup: int, total: int) -> float:
     """The rate for optimizer step ``step`` (from 0) of ``total``, with ``warmup`` rising steps before.
 
-    name: linear, cosine, constant, constant_with_warmup, inverse_sqrt or polynomial.
+    name: linear, cosine, constant, constant_with_warmup, inverse_sqrt, polynomial; noam (Vaswani et al. 2017,
+    5.3, without the width: ``peak`` is a factor, not the highest rate) or relative_step (Shazeer and Stern
+    2018, 8: ``peak`` is the most).
     """
+    if name == "noam":
+        return peak * min(1 / math.sqrt(step + 1), (step + 1) / max(1, warmup) / math.sqrt(max(1, warmup)))
+    if name == "relative_step":
+        return min(peak * min(1.0, (step + 1) / max(1, warmup)), 1 / math.sqrt(step + 1))
     if name == "constant":
         return peak
     if step < warmup:

@@ -106,6 +106,9 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     if parts.left_out:
         console.say(f"left out, because no gradient reaches them: {', '.join(parts.left_out)}", level=1)
     plan = _plan(recipe, train, processes)
+    if (idle := parts.idle_step(plan.total)) is not None:
+        where = where_of(recipe, "training.groups")
+        raise UsageError(f"no part of the model learns in step {idle + 1} of {plan.total}", where=where)
     samples = (
         [validation_rows[i] for i in validation.row_numbers[: training.eval_samples]] if validation else []
     )

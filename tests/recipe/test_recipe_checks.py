@@ -69,6 +69,14 @@ _MLM = f"{_DATA}\ntraining: {{objective: masked_lm}}"
             "causal_lm is not scored by bleu",
         ),
         (
+            _TRAIN + "{groups: {encoder: {lr_scheduler_type: constant, warmup_steps: 9}}}",
+            "the constant schedule has no warm-up",
+        ),
+        (
+            _TRAIN + "{groups: {encoder: {freeze_steps: 9, freeze_after: 9}}}",
+            "freeze_after 9 leaves no step behind freeze_steps 9",
+        ),
+        (
             _TRAIN + "{groups: {fresh: {freeze: true, learning_rate: 1}}}",
             "learning_rate has no effect on a frozen part",
         ),

@@ -120,7 +120,7 @@ def test_a_part_starts_late_with_its_own_warmup(recipe: Callable[..., Recipe]) -
     ).training
     parts = split_parts(model(), training)
     optimizer = make_optimizer(parts, training)
-    rates = [set_rates(optimizer, parts, "linear", step, 25) for step in range(25)]
+    rates = [set_rates(optimizer, parts, step, 25) for step in range(25)]
     assert [r["encoder"] for r in rates[:8]] == pytest.approx([0, 0, 0, 0, 0, 0, 0.05, 0.1])
     assert rates[0]["decoder"] == 1.0
     assert rates[24]["encoder"] == pytest.approx(0.1 / 18)
@@ -172,3 +172,41 @@ def test_smoothing_is_for_training_only() -> None:
     with torch.no_grad():
         assert smooth.train()(*batch()) != plain.train()(*batch())
         assert smooth.eval()(*batch()) == plain.eval()(*batch())
+
+
+def test_each_part_has_a_schedule_of_its_own_and_stops_where_it_should(recipe: Callable[..., Recipe]) -> None:
+    training = recipe(
+        "training.learning_rate=1",
+        *("training.groups.encoder.freeze_after=4", "training.groups.encoder.learning_rate=0.4"),
+        *("training.groups.decoder.lr_scheduler_type=constant", "training.groups.decoder.freeze_steps=2"),
+        "training.groups.cross_attention.lr_scheduler_type=noam",
+        "training.groups.cross_attention.warmup_steps=4",
+    ).training
+    parts = split_parts(model(), training)
+    optimizer = make_optimizer(parts, training)
+    rates = [set_rates(optimizer, parts, step, 8) for step in range(8)]
+    assert [r["encoder"] for r in rates] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0, 0, 0, 0])
+    assert [r["decoder"] for r in rates] == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert [r["cross_attention"] for r in rates[2:6]] == pytest.approx([3 / 8, 1 / 2, 5**-0.5, 6**-0.5])
+    learning = []
+    for step in (0, 2, 4):
+        parts.set_frozen(step)
+        learning.append([part.parameters[0][1].requires_grad for part in parts.parts])
+    assert learning == [[True, False, True], [True, True, True], [False, True, True]]
+    parts.set_open()
+    assert all(parameter.requires_grad for part in parts.parts for _, parameter in part.parameters)
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        (["encoder.freeze_steps=3", "decoder.freeze_steps=3", "cross_attention.freeze_steps=3"], 0),
+        (["encoder.freeze_after=4", "decoder.freeze_after=5", "cross_attention.freeze_after=3"], 5),
+        (["encoder.freeze_after=4", "decoder.freeze_after=9", "cross_attention.freeze_after=3"], None),
+    ],
+)
+def test_steps_in_which_nothing_learns_are_found(
+    recipe: Callable[..., Recipe], settings: list[str], idle: int | None
+) -> None:
+    training = recipe(*(f"training.groups.{setting}" for setting in settings)).training
+    assert split_parts(model(), training).idle_step(9) == idle
