@@ -11,7 +11,7 @@ def recipe_data(name: str) -> Callable[[Path], None] | None:
 
     The maker leaves a folder alone that already holds the data.
     """
-    return {"boss2sql": _boss2sql, "boss2sql-decoder": _boss2sql}.get(name)
+    return _boss2sql if name in ("boss2sql", "boss2sql-bert", "boss2sql-decoder") else None
 
 
 def _boss2sql(folder: Path) -> None:
