@@ -217,6 +217,12 @@ def _training(training: TrainingSection) -> Iterator[Problem]:
         keys = ("training.tokens_per_batch", "training.per_device_train_batch_size")
         remedy = "keep one of them"
         yield _problem("tokens_per_batch and per_device_train_batch_size exclude each other", remedy, *keys)
+    others = ["adafactor"]
+    if training.optim == "adafactor":
+        others = ["adam_beta1", "adam_beta2", "adam_epsilon"]
+    for name in sorted(_changed(training) & set(others)):
+        what = f"{name} has no effect on optim: {training.optim}"
+        yield _problem(what, f"remove {name}, or change optim", f"training.{name}", "training.optim")
     if training.lr_scheduler_type == "constant" and training.warmup_steps:
         remedy = "write lr_scheduler_type: constant_with_warmup"
         keys = ("training.warmup_steps", "training.lr_scheduler_type")

@@ -178,6 +178,17 @@ class GroupsSection(Section):
     fresh: GroupSection | None = None
 
 
+class AdafactorSection(Section):
+    """What Adafactor has beside rate and weight decay; as in transformers' optimizer of this name."""
+
+    scale_parameter: bool = Field(default=False, description="steps relative to the size of the parameter")
+    clip_threshold: Positive = Field(default=1.0, description="largest RMS of an update")
+    decay_rate: Annotated[float, Field(ge=-1, lt=0)] = Field(
+        default=-0.8, description="the second moment's decay at step t is 1 - t^decay_rate"
+    )
+    beta1: Share | None = Field(default=None, description="keep a first moment with this decay; null: none")
+
+
 class TrainingSection(Section):
     """How to train. Names and meanings are those of transformers' TrainingArguments where one exists."""
 
@@ -185,7 +196,11 @@ class TrainingSection(Section):
         default="seq2seq", description="what is learnt"
     )
     learning_rate: Positive = Field(default=5e-5, description="peak learning rate")
-    weight_decay: PositiveOrZero = Field(default=0.0, description="AdamW's weight decay")
+    weight_decay: PositiveOrZero = Field(default=0.0, description="decoupled weight decay")
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adamw_8bit", "adamw_bnb_8bit"] = Field(
+        default="adamw_torch_fused", description="optimizer; the last two: AdamW with moments in eight bits"
+    )
+    adafactor: AdafactorSection = Field(default=AdafactorSection(), description="settings of Adafactor")
     adam_beta1: Share = Field(default=0.9, description="AdamW's beta1")
     adam_beta2: Share = Field(default=0.999, description="AdamW's beta2")
     adam_epsilon: Positive = Field(default=1e-8, description="AdamW's epsilon")

@@ -16,11 +16,12 @@ from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
 from seq2seq_cli.training.diverged import diverged, divergence
 from seq2seq_cli.training.module import TrainingModule, tensors_of
+from seq2seq_cli.training.optimizer_state import restore
 from seq2seq_cli.training.record import Recorder, StepResult
 from seq2seq_cli.training.state import (
+    OPTIMIZER_FILE,
     RunState,
     checkpoint_folder,
-    load_optimizer,
     remove_old,
     write_checkpoint,
 )
@@ -71,7 +72,7 @@ class Trainer:
 
     def resume(self, folder: Path) -> None:
         """Take over the optimizer's state from a checkpoint folder."""
-        load_optimizer(folder, self.plain_optimizer, self.names)
+        restore(folder / OPTIMIZER_FILE, self.plain_optimizer, self.names)
         self.saved_step = self.state.step
 
     def run(self) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from seq2seq_cli.errors import UsageError
+from seq2seq_cli.training.adafactor import Adafactor
 from seq2seq_cli.training.schedules import learning_rate, warmup_count
 
 if TYPE_CHECKING:
     from seq2seq_cli.recipe.sections import TrainingSection
 
+#: AdamW with its moments in eight bits: one optimizer, of another package, under transformers' two names
+EIGHT_BITS = ("adamw_8bit", "adamw_bnb_8bit")
 PARTS = ("encoder", "decoder", "cross_attention", "fresh")
 
 
@@ -152,9 +157,10 @@ def _named_once(model: nn.Module) -> Iterable[tuple[list[str], nn.Parameter]]:
     return [(sorted(names, key=lambda n: not n.startswith("decoder.")), p) for names, p in found.values()]
 
 
-def make_optimizer(parts: Parts, training: TrainingSection) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019), fused; biases and norms are not decayed. Every group carries the
-    name of its ``part``."""
+def make_optimizer(parts: Parts, training: TrainingSection) -> torch.optim.Optimizer:
+    """The optimizer that ``training.optim`` names: AdamW (Loshchilov and Hutter 2019), fused, plain or with
+    its moments in eight bits (Dettmers et al. 2022), or Adafactor. Biases and norms are not decayed. Every
+    group carries the name of its ``part``."""
     groups = []
     for part in parts.parts:
         if part.frozen:
@@ -164,13 +170,24 @@ def make_optimizer(parts: Parts, training: TrainingSection) -> torch.optim.AdamW
         for members, decay in ((decayed, part.weight_decay), (plain, 0.0)):
             if members:
                 groups.append({"params": members, "weight_decay": decay, "part": part.name})
-    return torch.optim.AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-        fused=True,
-    )
+    rate = training.learning_rate
+    if training.optim == "adafactor":
+        return Adafactor(groups, lr=rate, **training.adafactor.model_dump())
+    betas, epsilon = (training.adam_beta1, training.adam_beta2), training.adam_epsilon
+    if training.optim in EIGHT_BITS:
+        from bitsandbytes.optim import AdamW8bit
+
+        made: torch.optim.Optimizer = AdamW8bit(groups, lr=rate, betas=betas, eps=epsilon)
+        return made
+    fused = training.optim == "adamw_torch_fused"
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=fused)
+
+
+def check_optimizer(name: str, *, where: str) -> None:
+    """UsageError when the package that the optimizer ``name`` comes from is not there."""
+    if name in EIGHT_BITS and find_spec("bitsandbytes") is None:
+        what = f"optim: {name} needs the package bitsandbytes"
+        raise UsageError(what, where=where, remedy="pip install 's2s[8bit]', or write optim: adafactor")
 
 
 def _is_decayed(name: str) -> bool:

@@ -23,7 +23,7 @@ from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
-from seq2seq_cli.training.optimizer import Parts, split_parts
+from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
 from seq2seq_cli.training.steps import StepPlan
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     require(recipe, "data.train", purpose="training")
     training = recipe.training
     _check_precision(recipe)
+    check_optimizer(training.optim, where=where_of(recipe, "training.optim"))
     rows, validation_rows = _read(recipe)
     bundle = _model(recipe, rows, checkpoint)
     model = bundle.model

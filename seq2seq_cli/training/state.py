@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.training.optimizer_state import state_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +87,7 @@ def write_checkpoint(
     from seq2seq_cli.checkpoint.folder import write_folder
     from seq2seq_cli.checkpoint.saving import write_model
 
-    tensors = {
-        f"{names[parameter]}.{key}": value.detach().contiguous()
-        for parameter, values in optimizer.state.items()
-        for key, value in values.items()
-    }
+    tensors = state_tensors(optimizer, names)
     record = {
         "format": _FORMAT,
         **asdict(state),
@@ -134,24 +131,6 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         identity=record.get("identity", {}),
         fresh=tuple(record.get("fresh", ())),
     )
-
-
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> None:
-    """Give ``optimizer`` the state in a checkpoint folder, in memory of its own."""
-    from seq2seq_cli.checkpoint.safetensors_header import read_header
-
-    path = folder / OPTIMIZER_FILE
-    read_header(path)  # refuses a hostile file before the library sees it
-    from safetensors.torch import load_file
-
-    parameters = {name: parameter for parameter, name in names.items()}
-    for key, tensor in load_file(path).items():
-        name, _, leaf = key.rpartition(".")
-        parameter = parameters.get(name)
-        if parameter is None or (leaf != "step" and tensor.shape != parameter.shape):
-            raise CheckpointError(f"optimizer state {key!r} fits no parameter", where=str(path))
-        device = parameter.device if leaf != "step" else tensor.device
-        optimizer.state[parameter][leaf] = tensor.to(device, copy=True)
 
 
 def remove_old(run: Path, *, limit: int | None, best_step: int | None) -> None:

@@ -69,6 +69,14 @@ _MLM = f"{_DATA}\ntraining: {{objective: masked_lm}}"
             "causal_lm is not scored by bleu",
         ),
         (
+            _TRAIN + "{optim: adafactor, adam_beta1: 0.8}",
+            "adam_beta1 has no effect on optim: adafactor",
+        ),
+        (
+            _TRAIN + "{adafactor: {beta1: 0.8}}",
+            "adafactor has no effect on optim: adamw_torch_fused",
+        ),
+        (
             _TRAIN + "{groups: {encoder: {lr_scheduler_type: constant, warmup_steps: 9}}}",
             "the constant schedule has no warm-up",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -93,3 +94,14 @@ def start_ranks(job: str, folder: Path, *, count: int = 2, **more: str) -> list[
             process.kill()
     assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
     return said
+
+
+def same_files(one: Path, other: Path) -> None:
+    """Every tensor file of a checkpoint is that of another, byte for byte (SHA-256)."""
+
+    def digests(folder: Path) -> dict[str, str]:
+        files = sorted(folder.rglob("*.safetensors"))
+        return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    assert len(digests(one)) > 1
+    assert digests(one) == digests(other)
