@@ -103,6 +103,15 @@ def causal_batch(
     )
 
 
+def stream_batch(pairs: Sequence[tuple[Ids, Ids]], *, rows: Sequence[int], pad_id: int = 0) -> Batch:
+    """A batch of pieces of a stream for left-to-right modelling: (ids to read, ids to say), equally long."""
+    read, mask = pad([read for read, _ in pairs], pad_id)
+    said, _ = pad([said for _, said in pairs], IGNORED)
+    return Batch(
+        source_ids=None, source_mask=None, target_ids=read, target_mask=mask, labels=said, rows=tuple(rows)
+    )
+
+
 def masked_batch(
     texts: Sequence[Ids],
     *,
@@ -118,17 +127,22 @@ def masked_batch(
 
     15 % of the tokens that are not special, and at least one, are to be told. Of them 80 % are read as the
     mask token, 10 % as a random token that is not special and 10 % as they are. What falls to which row is
-    drawn from (seed, epoch, row) alone: it does not depend on the batch.
+    drawn from (seed, epoch, row) alone: it does not depend on the batch. A piece given as ``~id`` goes on
+    with the word before it and shares its lot: whole words are masked, as in BERT's later release.
     """
     ordinary = np.setdiff1d(np.arange(vocab_size), np.fromiter(special_ids, np.int64, len(special_ids)))
     read, said = [], []
     for text, row in zip(texts, rows, strict=True):
-        ids = np.array(text, np.int64)
+        ids, word_of = words_of(text)
         labels = np.full_like(ids, IGNORED)
         places = np.flatnonzero(np.isin(ids, ordinary))
         if len(places):
             rng = np.random.default_rng([seed, epoch, row])
-            chosen = rng.permutation(places)[: max(1, round(0.15 * len(places)))]
+            wanted = max(1, round(0.15 * len(places)))
+            if word_of[-1] + 1 == len(ids):
+                chosen = rng.permutation(places)[:wanted]
+            else:
+                chosen = _whole_words(places, word_of, wanted, rng)
             labels[chosen] = ids[chosen]
             lot = rng.random(len(chosen))
             ids[chosen[lot < 0.8]] = mask_id
@@ -145,3 +159,29 @@ def masked_batch(
         labels=pad(said, IGNORED)[0],
         rows=tuple(rows),
     )
+
+
+def words_of(text: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(ids, number of the word that each belongs to) of a text whose pieces inside words are ``~id``."""
+    ids = np.array(text, np.int64)
+    goes_on = ids < 0
+    ids[goes_on] = ~ids[goes_on]
+    return ids, np.cumsum(~goes_on) - 1
+
+
+def _whole_words(
+    places: NDArray[np.int64], word_of: NDArray[np.int64], wanted: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Places of words drawn at random that together have up to ``wanted`` pieces: a word that would be too
+    much is passed over, but one word there is at least."""
+    words, pieces = np.unique(word_of[places], return_counts=True)
+    order = rng.permutation(len(words))
+    taken: list[int] = []
+    left = wanted
+    for word in order.tolist():
+        if pieces[word] <= left:
+            taken.append(word)
+            left -= int(pieces[word])
+        if not left:
+            break
+    return places[np.isin(word_of[places], words[taken or order[:1]])]

@@ -1,10 +1,8 @@
-"""Tokenized rows in memory, as compact arrays."""
+"""Tokenized rows, as compact arrays: pairs, and texts for language modelling."""
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq_cli.data.rows import Row
+from seq2seq_cli.data.sequences import Cut, Sequences, content_hash, room
 from seq2seq_cli.errors import DataError, UsageError
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.batch import Batch
 
-#: Texts tokenized in one go: enough to keep all cores busy, little enough to keep memory flat.
-_CHUNK = 4096
-
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What became of the rows."""
+    """What became of the rows; ``blocks`` is what they were packed into."""
 
     rows: int
     kept: int
@@ -32,6 +28,7 @@ class Summary:
     truncated_sources: int
     truncated_targets: int
     tokens: int
+    blocks: int | None = None
 
     def __str__(self) -> str:
         notes = (
@@ -39,25 +36,9 @@ class Summary:
             (self.truncated_sources, "sources cut to the longest length"),
             (self.truncated_targets, "targets cut to the longest length"),
         )
-        parts = [f"{self.kept} of {self.rows} rows, {self.tokens} tokens"]
+        packed = "" if self.blocks is None else f" in {self.blocks} blocks"
+        parts = [f"{self.kept} of {self.rows} rows, {self.tokens} tokens{packed}"]
         return "; ".join(parts + [f"{count} {what}" for count, what in notes if count])
-
-
-class _Sequences:
-    """Many sequences of ids in one flat array."""
-
-    def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
-        flat, lengths = array("i"), array("q")
-        for sequence in sequences:
-            flat.extend(sequence)
-            lengths.append(len(sequence))
-        self.flat: NDArray[np.int32] = np.array(flat, np.int32)
-        self.lengths: NDArray[np.int64] = np.array(lengths, np.int64)
-        self.ends = np.cumsum(self.lengths)
-
-    def __getitem__(self, index: int) -> NDArray[np.int32]:
-        end = self.ends[index]
-        return self.flat[end - self.lengths[index] : end]
 
 
 class PairDataset:
@@ -87,14 +68,14 @@ class PairDataset:
         self.start_id, self.eos_id = start_id, eos_id
         self.source_pad_id = source_tokenizer.pad_id or 0
         self.target_pad_id = target_tokenizer.pad_id or 0
-        kept, empty = _kept(rows, keep_empty)
+        kept, empty = kept_rows(rows, keep_empty)
         self.row_numbers = np.asarray(kept, np.int64)
-        sources = _Cut(source_tokenizer, max_source_length, special=True)
-        self._sources = _Sequences(sources(source_prefix + rows[i].source for i in kept))
+        sources = Cut(source_tokenizer, max_source_length, special=True)
+        self._sources = Sequences.of(sources(source_prefix + rows[i].source for i in kept))
         first = [] if first_id is None else [first_id]
-        room = _room(max_target_length, "max_target_length", beside=1 + len(first))
-        targets = _Cut(target_tokenizer, room, special=False)
-        self._targets = _Sequences([*first, *ids] for ids in targets(rows[i].target for i in kept))
+        space = room(max_target_length, "max_target_length", beside=1 + len(first))
+        targets = Cut(target_tokenizer, space, special=False, before=first)
+        self._targets = Sequences.of(targets(rows[i].target for i in kept))
         #: (source, target) tokens of each pair, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((self._sources.lengths, self._targets.lengths + 1), axis=1)
         self.summary = Summary(
@@ -130,14 +111,15 @@ class PairDataset:
     @property
     def content_hash(self) -> str:
         """SHA-256 of all ids in their order: the same for a resumed run on the same data."""
-        return _hash(self.start_id, self.eos_id, self._sources, self._targets)
+        return content_hash(self.start_id, self.eos_id, self._sources, self._targets)
 
 
 class TextDataset:
     """Texts (the rows' targets) for language modelling.
 
     ``causal_lm``: ids without the template; start and eos id are added in the batch, and a text and its eos
-    id are at most ``max_length`` tokens. ``masked_lm``: ids with the template, at most ``max_length`` in all.
+    id are at most ``max_length`` tokens. ``masked_lm``: ids with the template, at most ``max_length`` in all;
+    with ``whole_word`` all pieces of a word are masked together.
     Raises :class:`UsageError` when the tokenizer or the ids do not fit the objective, :class:`DataError` when
     no text is left.
     """
@@ -151,6 +133,7 @@ class TextDataset:
         start_id: int | None = None,
         eos_id: int | None = None,
         max_length: int | None = None,
+        whole_word: bool = False,
         seed: int = 0,
     ) -> None:
         self._causal = objective == "causal_lm"
@@ -160,11 +143,11 @@ class TextDataset:
             raise UsageError("masked_lm needs a tokenizer with a mask token", remedy="use causal_lm")
         self.start_id, self.eos_id, self.seed = start_id, eos_id, seed
         self._tokenizer = tokenizer
-        kept, empty = _kept(rows, False)
+        kept, empty = kept_rows(rows)
         self.row_numbers = np.asarray(kept, np.int64)
-        limit = _room(max_length, "max_length", beside=1) if self._causal else max_length
-        texts = _Cut(tokenizer, limit, special=not self._causal)
-        self._texts = _Sequences(texts(rows[i].target for i in kept))
+        limit = room(max_length, "max_length", beside=1) if self._causal else max_length
+        texts = Cut(tokenizer, limit, special=not self._causal, whole_words=whole_word)
+        self._texts = Sequences.of(texts(rows[i].target for i in kept))
         lengths = self._texts.lengths + self._causal
         #: (0, tokens) of each text, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((np.zeros_like(lengths), lengths), axis=1)
@@ -181,7 +164,7 @@ class TextDataset:
         return len(self.row_numbers)
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """The ids of one text."""
+        """The ids of one text; with ``whole_word`` a piece inside a word is ``~id``."""
         return self._texts[index]
 
     def batch(self, indices: Sequence[int], *, epoch: int = 0) -> Batch:
@@ -210,56 +193,13 @@ class TextDataset:
     @property
     def content_hash(self) -> str:
         """SHA-256 of all ids in their order: the same for a resumed run on the same data."""
-        return _hash(self.start_id, self.eos_id, self._texts)
+        return content_hash(self.start_id, self.eos_id, self._texts)
 
 
-class _Cut:
-    """Tokenizes texts and cuts what is too long, keeping the closing special tokens; counts the cuts."""
-
-    def __init__(self, tokenizer: Tokenizer, limit: int | None, *, special: bool) -> None:
-        self._tokenizer, self._limit, self._special = tokenizer, limit, special
-        self._end = list(tokenizer.template[1]) if special else []
-        smallest = sum(map(len, tokenizer.template)) + 1 if special else 0
-        if limit is not None and limit < smallest:
-            raise UsageError(f"a length of {limit} leaves no room for text", remedy=f"at least {smallest}")
-        self.count = 0
-
-    def __call__(self, texts: Iterable[str]) -> Iterable[list[int]]:
-        chunk: list[str] = []
-        for text in texts:
-            chunk.append(text)
-            if len(chunk) == _CHUNK:
-                yield from self._encode(chunk)
-                chunk = []
-        yield from self._encode(chunk)
-
-    def _encode(self, chunk: list[str]) -> Iterable[list[int]]:
-        for ids in self._tokenizer.encode(chunk, special=self._special):
-            if self._limit is not None and len(ids) > self._limit:
-                self.count += 1
-                yield ids[: self._limit - len(self._end)] + self._end
-            else:
-                yield ids
-
-
-def _kept(rows: Sequence[Row], keep_empty: bool) -> tuple[list[int], int]:
+def kept_rows(rows: Sequence[Row], keep_empty: bool = False) -> tuple[list[int], int]:
+    """(numbers of the rows that have a target, how many have none). DataError when nothing is left."""
     kept = [i for i, row in enumerate(rows) if keep_empty or row.target.strip()]
     if not kept:
         where = rows[0].where if rows else ""
         raise DataError("no row has a target text", where=where, remedy="check the field named as target")
     return kept, len(rows) - len(kept)
-
-
-def _room(length: int | None, name: str, *, beside: int) -> int | None:
-    """Room for the text beside the eos id, and whatever else has to stand there."""
-    if length is not None and length <= beside:
-        raise UsageError(f"{name} of {length} leaves no room for text", remedy=f"at least {beside + 1}")
-    return None if length is None else length - beside
-
-
-def _hash(start_id: int | None, eos_id: int | None, *parts: _Sequences) -> str:
-    digest = hashlib.sha256(f"{start_id} {eos_id}".encode())
-    for part in parts:
-        digest.update(np.ascontiguousarray(part.lengths, "<i8").tobytes())
-        digest.update(np.ascontiguousarray(part.flat, "<i4").tobytes())
-    return digest.hexdigest()

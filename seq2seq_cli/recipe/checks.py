@@ -148,13 +148,27 @@ def merge_generation(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+#: what only one objective reads
+_OF_ONE_OBJECTIVE = {
+    **dict.fromkeys(("noise", "noise_density", "mean_span_length"), "denoise"),
+    "whole_word": "masked_lm",
+    "packing": "causal_lm",
+}
+
+
 def _objective(recipe: RecipeFile) -> Iterator[Problem]:
     objective, model = recipe.training.objective, recipe.model
     asked = "training.objective"
-    if objective == "seq2seq" and model.encoder is None:
-        yield _problem(
-            "seq2seq needs model.encoder", "name a checkpoint, or family: ...", "model.encoder", asked
-        )
+    if objective in ("seq2seq", "denoise") and model.encoder is None:
+        what, remedy = f"{objective} needs model.encoder", "name a checkpoint, or family: ..."
+        yield _problem(what, remedy, "model.encoder", asked)
+    for name in sorted(_changed(recipe.training) & _OF_ONE_OBJECTIVE.keys()):
+        if objective != (wanted := _OF_ONE_OBJECTIVE[name]):
+            what = f"{name} belongs to {wanted}, not to {objective}"
+            yield _problem(what, f"remove {name}", f"training.{name}", asked)
+    if objective == "denoise" and recipe.data.source_prefix:
+        what = "denoise makes its sources from the texts, nothing stands before them"
+        yield _problem(what, "remove source_prefix", "data.source_prefix", asked)
     if objective == "causal_lm":
         yield from _one_sided(model, "causal_lm", needed="decoder", other="encoder")
     if objective in ("masked_lm", "prefix_lm"):

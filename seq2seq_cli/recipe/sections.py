@@ -192,8 +192,21 @@ class AdafactorSection(Section):
 class TrainingSection(Section):
     """How to train. Names and meanings are those of transformers' TrainingArguments where one exists."""
 
-    objective: Literal["seq2seq", "prefix_lm", "causal_lm", "masked_lm"] = Field(
+    objective: Literal["seq2seq", "prefix_lm", "causal_lm", "masked_lm", "denoise"] = Field(
         default="seq2seq", description="what is learnt"
+    )
+    noise: Literal["infilling", "spans"] | None = Field(
+        default=None, description="of denoise: BART's or T5's; default: what the tokenizers were made for"
+    )
+    noise_density: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="of denoise: share of tokens taken out; default: infilling 0.3, spans 0.15"
+    )
+    mean_span_length: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="of denoise: mean tokens of a hole; default 3"
+    )
+    whole_word: bool = Field(default=False, description="of masked_lm: mask all pieces of a word")
+    packing: bool = Field(
+        default=False, description="of causal_lm: texts one behind another in blocks of max_target_length"
     )
     learning_rate: Positive = Field(default=5e-5, description="peak learning rate")
     weight_decay: PositiveOrZero = Field(default=0.0, description="decoupled weight decay")

@@ -1,8 +1,11 @@
-"""Tokens of a vocabulary in a form to be read."""
+"""Tokens of a vocabulary in a form to be read, and texts before and after they are tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+
+from seq2seq_cli.errors import DataError
 
 
 @cache
@@ -27,3 +30,28 @@ def of_signs(token: str) -> str:
     if token.endswith("</w>"):
         token = token.removesuffix("</w>") + " "
     return token.replace("▁", " ")
+
+
+def check_unicode(texts: Sequence[str]) -> None:
+    """DataError for a text that is not valid Unicode (a lone surrogate)."""
+    for number, text in enumerate(texts, 1):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"text {number} has a lone surrogate (U+{ord(text[error.start]):04X})",
+                where=f"character {error.start + 1}",
+                remedy="replace it by U+FFFD",
+            ) from None
+
+
+#: The published clean-up after decoding: a space before these is dropped, in this order.
+_GLUED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
+_CONTRACTIONS = ("n't", "'m", "'s", "'ve", "'re")
+
+
+def clean_up(text: str) -> str:
+    """The clean-up that some tokenizers were published with."""
+    for spaced, glued in (*_GLUED, *((f" {c}", c) for c in _CONTRACTIONS)):
+        text = text.replace(spaced, glued)
+    return text

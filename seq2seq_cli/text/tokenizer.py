@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 import tokenizers
 from tokenizers import AddedToken, decoders
 
-from seq2seq_cli.errors import CheckpointError, DataError
+from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.text.backends import backend_of, described, rust_errors, template_ids
-from seq2seq_cli.text.pieces import of_bytes, of_signs
+from seq2seq_cli.text.pieces import check_unicode, clean_up, of_bytes, of_signs
 
 if TYPE_CHECKING:
     from seq2seq_cli.text.words import Words
@@ -131,6 +131,14 @@ class Tokenizer:
         return self._named_id("unk_token")
 
     @cached_property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        """The ids of ``<extra_id_0>``, ``<extra_id_1>``, ... (T5), as many as there are in a row."""
+        found: list[int] = []
+        while (number := self._backend.token_to_id(f"<extra_id_{len(found)}>")) is not None:
+            found.append(number)
+        return tuple(found)
+
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """All ids that :meth:`decode` leaves out; over words, as published, those named or listed."""
         if self._words is not None:
@@ -198,15 +206,7 @@ class Tokenizer:
         ``special`` adds the family's own template: ``[CLS] .. [SEP]``, ``<s> .. </s>``, nothing for GPT-2.
         Raises :class:`DataError` for a text that is not valid Unicode (a lone surrogate).
         """
-        for number, text in enumerate(texts, 1):
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f"text {number} has a lone surrogate (U+{ord(text[error.start]):04X})",
-                    where=f"character {error.start + 1}",
-                    remedy="replace it by U+FFFD",
-                ) from None
+        check_unicode(texts)
         with rust_errors(self._where, "the tokenizer fails on a text"):
             if self._words is not None:
                 before, after = self.template if special else ((), ())
@@ -216,6 +216,22 @@ class Tokenizer:
                 lambda: [
                     e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=special)
                 ],
+                sum(map(len, texts)),
+            )
+
+    def encode_words(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """As :meth:`encode`, but a piece that goes on with the word before it is ``~id``, below zero."""
+        from seq2seq_cli.text import word_starts
+
+        check_unicode(texts)
+        with rust_errors(self._where, "the tokenizer fails on a text"):
+            if self._words is not None:
+                before, after = self.template if special else ((), ())
+                added = {} if self._backend.encode_special_tokens else self._added
+                found = word_starts.of_words(self._words, texts, added)
+                return [[*before, *ids, *after] for ids in found]
+            return self._in_time(
+                lambda: word_starts.of_pipeline(self._backend, texts, special=special),
                 sum(map(len, texts)),
             )
 
@@ -232,7 +248,7 @@ class Tokenizer:
                 )
         # BPE knows its spaces; the rules over words were published with this clean-up.
         if self._config.get("clean_up_tokenization_spaces") and (self._words or self.kind != "bpe"):
-            text = _clean_up(text)
+            text = clean_up(text)
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -322,14 +338,3 @@ class Tokenizer:
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         for name, content in {**files, "tokenizer_config.json": text + "\n"}.items():
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
-
-
-#: The published clean-up after decoding: a space before these is dropped, in this order.
-_GLUED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
-_CONTRACTIONS = ("n't", "'m", "'s", "'ve", "'re")
-
-
-def _clean_up(text: str) -> str:
-    for spaced, glued in (*_GLUED, *((f" {c}", c) for c in _CONTRACTIONS)):
-        text = text.replace(spaced, glued)
-    return text

@@ -41,14 +41,15 @@ class Words:
 
     def encode(self, text: str, added: Mapping[str, tuple[int, AddedToken]]) -> list[int]:
         """The ids of a text without a template; ``added`` gives an added token's id by its text."""
-        ids: list[int] = []
+        return [number for word in self.spelled(text, added) for number in word]
+
+    def spelled(self, text: str, added: Mapping[str, tuple[int, AddedToken]]) -> Iterator[list[int]]:
+        """The ids of each word, as ``encode``; an added token is a word."""
         for stretch in stretches(text, tuple(added.items())):
             if isinstance(stretch, int):
-                ids.append(stretch)
+                yield [stretch]
             else:
-                for word in self.split(stretch):
-                    ids += self.spell(word)
-        return ids
+                yield from map(self.spell, self.split(stretch))
 
     def decode(self, tokens: Sequence[str], added: Iterable[str]) -> str:
         """The text of tokens, none of them special."""

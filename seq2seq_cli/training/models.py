@@ -24,7 +24,7 @@ from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
 from seq2seq_cli.families import FAMILIES, Family, Role
 from seq2seq_cli.families import family_of as family_by_config
 from seq2seq_cli.model import SpecialIds
-from seq2seq_cli.recipe import ModelSection, Recipe, SideSection, TrainTokenizer
+from seq2seq_cli.recipe import PAIRED, ModelSection, Recipe, SideSection, TrainTokenizer
 from seq2seq_cli.text.tokenizer import Tokenizer
 from seq2seq_cli.text.training import train_tokenizer
 
@@ -36,7 +36,7 @@ _Which = Literal["encoder", "decoder"]
 
 def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     """The model that the recipe starts from. ``rows`` are what tokenizers are trained on, where the recipe
-    asks for that: sources for the encoder's, targets for the decoder's."""
+    asks for that: sources for the encoder's, targets for the decoder's, or the texts that rows have alone."""
     section = recipe.model
     objective = recipe.training.objective
     if objective in ("causal_lm", "masked_lm"):
@@ -51,7 +51,7 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
         )
     if unchanged is not None and (is_single or is_encoder_decoder(read_config(unchanged.folder))):
         return load_bundle(unchanged.reference)
-    tokenizers = _tokenizers(section, rows)
+    tokenizers = _tokenizers(section, rows, paired=objective in PAIRED)
     return combine(
         _side(section, "encoder", tokenizers["encoder"]),
         _side(section, "decoder", tokenizers["decoder"]),
@@ -94,7 +94,7 @@ def _side(section: ModelSection, which: _Which, tokenizer: Tokenizer | None) -> 
 
 
 def _tokenizers(
-    section: ModelSection, rows: Sequence[Row], *, only: _Which | None = None
+    section: ModelSection, rows: Sequence[Row], *, only: _Which | None = None, paired: bool = False
 ) -> dict[str, Tokenizer | None]:
     """encoder/decoder -> the tokenizer that the recipe gives it; None = the checkpoint's own."""
     asked: dict[_Which, str | TrainTokenizer | None] = {
@@ -112,7 +112,7 @@ def _tokenizers(
         elif isinstance(spec, str):
             made[which] = _read_tokenizer(spec, which)
         else:
-            source = which == "encoder" and only is None  # rows of language modelling have a target alone
+            source = which == "encoder" and paired  # other rows have a target alone
             made[which] = _train(spec, (row.source if source else row.target for row in rows))
     return made
 

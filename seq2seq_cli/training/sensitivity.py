@@ -13,7 +13,7 @@ from seq2seq_cli.model import Seq2Seq
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.batch import Batch
-    from seq2seq_cli.training.setup import Dataset
+    from seq2seq_cli.training.datasets import Dataset
 
 #: below this many nats a token the output is as good as independent of the source
 LITTLE = 0.01

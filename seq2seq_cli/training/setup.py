@@ -13,14 +13,14 @@ from torch import nn
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
 from seq2seq_cli.data.batches import plan_epoch, plan_validation
-from seq2seq_cli.data.dataset import PairDataset, TextDataset
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sources import check_paths, read_rows
 from seq2seq_cli.decoding.options import Decoding, resolve_options
-from seq2seq_cli.errors import CheckpointError, DataError, Finding, UsageError
-from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
+from seq2seq_cli.errors import DataError, Finding, UsageError
+from seq2seq_cli.model import Stack
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
+from seq2seq_cli.training.datasets import Dataset, make_dataset
 from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
@@ -29,8 +29,6 @@ from seq2seq_cli.training.steps import StepPlan
 if TYPE_CHECKING:
     from seq2seq_cli.data.batch import Batch
     from seq2seq_cli.training.state import Checkpoint
-
-Dataset = PairDataset | TextDataset
 
 #: padded tokens of a validation batch where the recipe states neither budget nor rows
 _EVALUATION_TOKENS = 8192
@@ -92,7 +90,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     for module in model.modules():
         if isinstance(module, Stack):
             module.recomputes = training.gradient_checkpointing
-    make = partial(_dataset, recipe, bundle)
+    make = partial(make_dataset, recipe, bundle)
     train = make(rows)
     console.say(f"training rows: {train.summary}")
     validation = make(validation_rows) if validation_rows else None
@@ -189,71 +187,6 @@ def _set_dropout(model: nn.Module, probability: float | None) -> None:
             module.p = probability
         elif isinstance(module, Attention):
             module.dropout = probability
-
-
-def _dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Dataset:
-    data, objective, ids = recipe.data, recipe.training.objective, bundle.model.special_ids
-    source, target = bundle.source_tokenizer, bundle.target_tokenizer
-    if source is None or target is None:
-        raise CheckpointError("the checkpoint has no tokenizer", where=bundle.reference)
-    start, eos = ids.bos if ids.start is None else ids.start, next(iter(ids.eos), None)
-    if (start is None or eos is None) and objective != "masked_lm":
-        raise CheckpointError("the checkpoint states no start or no eos id", where=bundle.reference)
-    if objective in ("causal_lm", "masked_lm"):
-        most = bundle.decoder.config.max_positions
-        return TextDataset(
-            rows=rows,
-            tokenizer=target,
-            objective=objective,
-            start_id=start,
-            eos_id=eos,
-            max_length=_length(recipe, "data.max_target_length", data.max_target_length, most),
-            seed=recipe.training.seed,
-        )
-    assert isinstance(bundle.model, Seq2Seq)
-    assert start is not None
-    assert eos is not None
-    source_length, target_length = _lengths(recipe, bundle.model)
-    return PairDataset(
-        rows=rows,
-        source_tokenizer=source,
-        target_tokenizer=target,
-        start_id=start,
-        eos_id=eos,
-        first_id=bundle.first_id,
-        max_source_length=source_length,
-        max_target_length=target_length,
-        source_prefix=data.source_prefix,
-    )
-
-
-def _lengths(recipe: Recipe, model: Seq2Seq) -> tuple[int, int]:
-    """The most tokens of a source and of a target: as asked for, else what the model takes."""
-    source, target = recipe.data.max_source_length, recipe.data.max_target_length
-    most_source = most_target = model.decoder.config.max_positions
-    if isinstance(model, EncoderDecoder):
-        most_source = model.encoder.config.max_positions
-    else:  # both have to fit into one row of positions; what one side asks for, the other has not
-        most_source -= target or 1
-        most_target -= source or 1
-    return (
-        _length(recipe, "data.max_source_length", source, most_source)
-        if source
-        else min(model.longest_source if target is None else most_source, most_source),
-        _length(recipe, "data.max_target_length", target, most_target)
-        if target
-        else min(model.longest_target if source is None else most_target, most_target),
-    )
-
-
-def _length(recipe: Recipe, key: str, asked: int | None, most: int) -> int:
-    if asked is not None and asked > most:
-        raise UsageError(
-            f"{key.partition('.')[2]} {asked} is more than the {most} positions that the model has",
-            where=where_of(recipe, key),
-            remedy=f"at most {most}",
-        )
-    return asked or most
 
 
 def _reached(bundle: Bundle, train: Dataset) -> set[int]:

@@ -113,3 +113,46 @@ def test_a_short_text_has_one_label_and_an_empty_one_none() -> None:
     batch = mask([[CLS, 9, SEP], [CLS, SEP]], [0, 1])
     assert batch.labels.tolist() == [[IGNORED, 9, IGNORED], [IGNORED] * 3]
     assert batch.target_mask.tolist() == [[True] * 3, [True, True, False]]
+
+
+# -- whole words -------------------------------------------------------------------------------------------
+
+
+def spelled(text: list[int]) -> list[int]:
+    return [i if i >= 0 else ~i for i in text]
+
+
+def test_whole_words_are_masked_together() -> None:
+    rng = np.random.default_rng(0)
+    texts = []
+    for _ in range(300):
+        ids = rng.integers(5, VOCAB, 100)
+        ids[1:] = np.where(rng.random(99) < 0.5, ~ids[1:], ids[1:])  # every second piece goes on
+        texts.append([CLS, *ids.tolist(), SEP])
+    batch = mask(texts, list(range(300)))
+    original = torch.tensor([spelled(text) for text in texts])
+    chosen = batch.labels != IGNORED
+    assert torch.equal(batch.labels[chosen], original[chosen])
+    assert torch.equal(batch.target_ids[~chosen], original[~chosen])
+    goes_on = torch.tensor(texts) < 0
+    assert torch.equal(chosen[:, 1:][goes_on[:, 1:]], chosen[:, :-1][goes_on[:, 1:]]), "one lot a word"
+    counts = chosen.sum(dim=1)
+    assert counts.max() == 15
+    assert counts.float().mean() > 14.8, "a word that would be too much is passed over, not the rest"
+    read = batch.target_ids[chosen]
+    assert (read == MASK).float().mean().item() == pytest.approx(0.8, abs=0.02)
+    shares = chosen[:, 1:-1].float().mean(dim=0)
+    assert shares.max() < 2.2 * shares.min(), "every place has its chance"
+
+
+def test_a_long_word_is_masked_whole() -> None:
+    batch = mask([[CLS, 9, ~10, ~11, SEP]], [0])
+    assert batch.labels.tolist() == [[IGNORED, 9, 10, 11, IGNORED]]
+
+
+def test_words_of_one_piece_are_masked_as_ever() -> None:
+    texts = [[CLS, *range(10, 60), SEP]]
+    goes_on = [[CLS, *range(10, 58), 58, ~59, SEP]]
+    plain, whole = mask(texts, [3]), mask(goes_on, [3])
+    assert plain.labels.ne(IGNORED).sum() == round(0.15 * 50)
+    assert whole.labels.ne(IGNORED).sum() in (7, 8)

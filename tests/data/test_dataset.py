@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from seq2seq_cli.data import dataset
+from seq2seq_cli.data import sequences
 from seq2seq_cli.data.dataset import PairDataset, TextDataset
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.errors import DataError, UsageError
@@ -93,7 +93,7 @@ def test_source_prefix() -> None:
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row(text, text) for text in TEXTS]
     before = make(rows).content_hash
-    monkeypatch.setattr(dataset, "_CHUNK", 3)
+    monkeypatch.setattr(sequences, "_CHUNK", 3)
     assert make(rows).content_hash == before
 
 
