@@ -217,6 +217,9 @@ class TrainingSection(Section):
     adam_beta1: Share = Field(default=0.9, description="AdamW's beta1")
     adam_beta2: Share = Field(default=0.999, description="AdamW's beta2")
     adam_epsilon: Positive = Field(default=1e-8, description="AdamW's epsilon")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="evaluate and save the running average of the weights, with this decay"
+    )
     max_grad_norm: PositiveOrZero = Field(
         default=1.0, description="clip gradients to this norm; 0 = do not clip"
     )

@@ -15,6 +15,7 @@ from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
 from seq2seq_cli.training.diverged import diverged, divergence
+from seq2seq_cli.training.learnt import Learnt
 from seq2seq_cli.training.module import TrainingModule, tensors_of
 from seq2seq_cli.training.optimizer_state import restore
 from seq2seq_cli.training.record import Recorder, StepResult
@@ -64,6 +65,7 @@ class Trainer:
         self.names: dict[torch.Tensor, str] = {
             p: name for part in self.parts.parts for name, p in part.parameters
         }
+        self.learnt = Learnt(self.parts, decay=self.training.ema_decay)
         self.saved_step: int | None = None
         written = run if accelerator.is_main_process else None
         self.recorder = Recorder(state, run=written, total=prepared.plan.total)
@@ -71,7 +73,8 @@ class Trainer:
     # -- the run ---------------------------------------------------------------------------------------
 
     def resume(self, folder: Path) -> None:
-        """Take over the optimizer's state from a checkpoint folder."""
+        """Take over the optimizer's state, and weights that are not the result, from a checkpoint folder."""
+        self.learnt.restore(folder)
         restore(folder / OPTIMIZER_FILE, self.plain_optimizer, self.names)
         self.saved_step = self.state.step
 
@@ -189,6 +192,7 @@ class Trainer:
         else:
             optim.clip_gradients(self.parts, norms["total"], self.training.max_grad_norm)
             self.optimizer.step()
+            self.learnt.update(state.step)
         self.optimizer.zero_grad(set_to_none=True)
         spent = time.monotonic() - started
         state.seconds += spent
@@ -263,7 +267,8 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate and log; True when this is the best so far."""
-        values, samples = evaluate(self, say=self.recorder.say)
+        with self.learnt.as_result():
+            values, samples = evaluate(self, say=self.recorder.say)
         better = judge(self.state, values[self.training.metric_for_best_model], self.training)
         self.recorder.log_evaluation(values, samples, epoch=self._epoch(), better=better)
         return better
@@ -278,15 +283,17 @@ class Trainer:
         if self.run_folder is None:
             return
         if self.accelerator.is_main_process:
-            write_checkpoint(
-                self.run_folder,
-                bundle=self.prepared.bundle,
-                optimizer=self.plain_optimizer,
-                names=self.names,
-                state=self.state,
-                identity=self.prepared.identity,
-                fresh=self.prepared.fresh,
-            )
+            with self.learnt.as_result() as weights:
+                write_checkpoint(
+                    self.run_folder,
+                    bundle=self.prepared.bundle,
+                    optimizer=self.plain_optimizer,
+                    names=self.names,
+                    state=self.state,
+                    identity=self.prepared.identity,
+                    fresh=self.prepared.fresh,
+                    weights=weights,
+                )
             limit = self.training.save_total_limit
             remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
         self.accelerator.wait_for_everyone()

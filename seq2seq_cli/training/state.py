@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.training.learnt import WEIGHTS_FILE
 from seq2seq_cli.training.optimizer_state import state_tensors
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def write_checkpoint(
     state: RunState,
     identity: Mapping[str, Any],
     fresh: Collection[str],
+    weights: Mapping[str, torch.Tensor],
 ) -> Path:
-    """Write checkpoint-STEP whole or not at all; ResourceError when it cannot be written."""
+    """Write checkpoint-STEP whole or not at all; ResourceError when it cannot be written. ``weights``: those
+    that the run goes on with, where the model's are not these."""
     from safetensors.torch import save_file
 
     from seq2seq_cli.checkpoint.folder import write_folder
@@ -98,9 +101,11 @@ def write_checkpoint(
     def write(folder: Path) -> None:
         write_model(bundle, folder)
         save_file(tensors, folder / OPTIMIZER_FILE)
+        if weights:
+            save_file(dict(weights), folder / WEIGHTS_FILE)
         (folder / STATE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    needed = sum(tensor.nbytes for tensor in tensors.values())
+    needed = sum(tensor.nbytes for tensor in (*tensors.values(), *weights.values()))
     needed += sum(parameter.nbytes for parameter in bundle.model.parameters())
     target = checkpoint_folder(run, state.step)
     write_folder(target, write, overwrite=True, manifest=True, needed=needed)
@@ -146,5 +151,5 @@ def model_files(folder: Path) -> Sequence[Path]:
     """What a checkpoint folder holds of the model itself."""
     from seq2seq_cli.checkpoint.folder import MANIFEST
 
-    apart = {STATE_FILE, OPTIMIZER_FILE, MANIFEST}
+    apart = {STATE_FILE, OPTIMIZER_FILE, WEIGHTS_FILE, MANIFEST}
     return sorted(path for path in folder.iterdir() if path.name not in apart)
