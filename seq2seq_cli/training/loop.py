@@ -85,6 +85,8 @@ class Trainer:
         try:
             if self.state.evaluation_pending:
                 self._settle(evaluate=True, save=True, reason=self._end())
+            else:  # an earlier start may have died between its last checkpoint and its results
+                self.state.finished = self._over(self._end())
             while not self.state.finished:
                 self._advance()
         finally:
@@ -124,9 +126,7 @@ class Trainer:
                 state.evaluation_pending = True
         stopped = self.stopping()
         if not state.evaluation_pending:
-            patience = self.training.early_stopping_patience
-            tired = patience is not None and state.bad_evaluations >= patience
-            state.finished = reason or ("early_stopping" if tired else "")
+            state.finished = self._over(reason)
         if state.finished and state.window_tokens:
             self.recorder.log_steps(self._epoch())
         keep_best = better and bool(self.training.load_best_model_at_end)
@@ -134,6 +134,12 @@ class Trainer:
             self.save()
         if stopped and not state.finished:
             self._raise_stopped()
+
+    def _over(self, reason: str) -> str:
+        """``reason``, or that the evaluations have stopped getting better."""
+        patience = self.training.early_stopping_patience
+        tired = patience is not None and self.state.bad_evaluations >= patience
+        return reason or ("early_stopping" if tired else "")
 
     def _end(self) -> str:
         """Why this step is the last one; "" when it is not."""

@@ -177,7 +177,8 @@ def publish(run: Path, checkpoint: Path) -> None:
     shutil.rmtree(run / "decoder_tokenizer", ignore_errors=True)
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         (stage / path.name).replace(run / path.name)
-    stage.rmdir()
+    # two names of one file are not renamed over each other: after a broken-off copy some are left here
+    shutil.rmtree(stage)
 
 
 def _copy(source: Path, target: Path) -> None:
