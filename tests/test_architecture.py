@@ -23,6 +23,8 @@ ARROWS: dict[str, set[str]] = {
     "console": set(),
     "resources": set(),
     "pictures": set(),
+    "charts": set(),
+    "environment": set(),
     "text": set(),
     "model": set(),
     "families": {"model"},
@@ -36,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "tasks": {"decoding", "text"},
     "training": {
         *("checkpoint", "combiner", "data", "decoding", "evaluation", "families", "model", "recipe", "text"),
+        *("charts", "environment"),
     },
     "api": {"checkpoint", "combiner", "data", "decoding", "families", "model", "recipe", "text"},
     "__init__": {"api", "decoding"},

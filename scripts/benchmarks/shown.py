@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 
 from benchmarks.measure import Row
-from benchmarks.plot import Line, Panel, figure
 from benchmarks.scale import Point, Reading, growth
+from seq2seq_cli.charts import Line, Panel, figure
 
 
 def rows(measured: Sequence[Row], peer: str) -> str:

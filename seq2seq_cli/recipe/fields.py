@@ -65,6 +65,15 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, (int, str)) and not isinstance(value, bool) else value
 
 
+def several_names(value: Any) -> Any:
+    """One name is short for a list of it, ``none`` for no name; each once."""
+    if isinstance(value, str):
+        value = [] if value == "none" else [value]
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return list(dict.fromkeys(value))
+    return value
+
+
 def as_pair(value: Any) -> Any:
     """YAML and JSON know lists only."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:

@@ -24,6 +24,7 @@ from seq2seq_cli.recipe.fields import (
     TokenizerLike,
     Warmup,
     kind_of,
+    several_names,
     side,
 )
 from seq2seq_cli.recipe.generation import GenerationSection
@@ -97,6 +98,10 @@ class TokenizersSection(Section):
     source: Tokenizer | None = Field(default=None, description="for the encoder's texts")
     target: Tokenizer | None = Field(default=None, description="for the decoder's texts")
 
+
+Trackers = Annotated[
+    list[Literal["tensorboard", "wandb", "trackio", "mlflow"]], BeforeValidator(several_names)
+]
 
 #: objectives that learn a target for a source; the others read one text
 PAIRED = ("seq2seq", "prefix_lm")
@@ -248,6 +253,7 @@ class TrainingSection(Section):
         default=None, description="save every so many steps; default: each epoch"
     )
     logging_steps: Count = Field(default=10, description="write a log line every so many steps")
+    report_to: Trackers = Field(default=[], description="trackers that get the figures of the log")
     save_total_limit: Count | None = Field(
         default=None, description="checkpoints to keep (the best is kept too)"
     )

@@ -68,7 +68,7 @@ class Trainer:
         self.learnt = Learnt(self.parts, decay=self.training.ema_decay)
         self.saved_step: int | None = None
         written = run if accelerator.is_main_process else None
-        self.recorder = Recorder(state, run=written, total=prepared.plan.total)
+        self.recorder = Recorder(prepared, state, run=written)
 
     # -- the run ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind while it trains: log lines on disk, figures on stderr, and when they are due."""
+"""What a run tells while it trains: log lines and the report on disk, figures on stderr and to trackers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 from seq2seq_cli import console
 from seq2seq_cli.training.diverged import Divergence
 from seq2seq_cli.training.progress import Display, append_log
+from seq2seq_cli.training.report import write_report
 from seq2seq_cli.training.runfolder import LOG_FILE
+from seq2seq_cli.training.setup import Prepared, settings_of
 from seq2seq_cli.training.state import RunState
+from seq2seq_cli.training.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +35,26 @@ class Recorder:
     log line are in ``state``, so that a resumed run writes the same lines.
     """
 
-    def __init__(self, state: RunState, *, run: Path | None, total: int) -> None:
+    def __init__(self, prepared: Prepared, state: RunState, *, run: Path | None) -> None:
+        self._prepared = prepared
         self._state = state
         self._run = run
-        self._total = total
+        self._trackers: Trackers | None = None
         self._last: StepResult | None = None
         self._display: Display | None = None
 
     def open(self) -> None:
-        """Begin to show progress."""
-        self._display = Display(total=self._total, done=self._state.step)
+        """Begin to show progress and to hand on figures."""
+        self._display = Display(total=self._prepared.plan.total, done=self._state.step)
+        if self._run is not None:
+            names = self._prepared.recipe.training.report_to
+            self._trackers = Trackers(names, run=self._run, settings=settings_of(self._prepared.recipe))
 
     def close(self) -> None:
-        """Leave the display as it stands."""
+        """Leave the display as it stands, and the trackers when they have got everything."""
+        if self._trackers is not None:
+            self._trackers.close()
+            self._trackers = None
         if self._display is not None:
             self._display.close()
             self._display = None
@@ -100,6 +110,8 @@ class Recorder:
         record = {"step": self._state.step, "epoch": epoch, "evaluation": dict(values), "best": better}
         self._append({**record, **({"samples": list(samples)} if samples else {})})
         shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
+        if self._run is not None:
+            write_report(self._run, self._prepared, self._state)
         self.say(f"evaluation at step {self._state.step}: {shown}" + (" · best so far" if better else ""))
 
     def say(self, text: str) -> None:
@@ -112,3 +124,5 @@ class Recorder:
     def _append(self, record: Mapping[str, Any]) -> None:
         if self._run is not None:
             append_log(self._run / LOG_FILE, record)
+        if self._trackers is not None:
+            self._trackers.log(record)

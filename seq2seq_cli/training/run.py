@@ -16,6 +16,7 @@ from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
+from seq2seq_cli.training.report import write_report
 from seq2seq_cli.training.setup import Prepared, prepare, settings_of
 from seq2seq_cli.training.signals import StopRequest, listening
 from seq2seq_cli.training.state import Checkpoint, RunState, checkpoint_folder
@@ -191,6 +192,7 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
         **_last_records(run / runfolder.LOG_FILE, step),
     }
     runfolder.write_file(run / runfolder.RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    write_report(run, prepared, state)
     runfolder.point_latest(run)
     which = "best" if best else "last"
     console.say(

@@ -20,12 +20,13 @@ RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "all_results.json"
 LOCK_FILE = "run.lock"
 LOG_FILE = "train_log.jsonl"
+REPORT_FILE = "report.html"
 #: Everything that a run writes into its folder, and nothing else, is what --overwrite takes away.
 _OWN_FILES = (
     *(RECIPE_FILE, RESULTS_FILE, LOG_FILE, "config.json", "generation_config.json", "README.md"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "decoder_tokenizer"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generated_predictions.jsonl"),
-    *("vocab.json", "merges.txt", "vocab.txt"),
+    *("vocab.json", "merges.txt", "vocab.txt", REPORT_FILE, "tensorboard", "wandb"),
     *("checkpoint-*", ".checkpoint-*.stage-*", ".checkpoint-*.replaced", ".final.stage-*"),
 )
 

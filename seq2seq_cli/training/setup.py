@@ -25,6 +25,7 @@ from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
 from seq2seq_cli.training.steps import StepPlan
+from seq2seq_cli.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from seq2seq_cli.data.batch import Batch
@@ -36,7 +37,7 @@ _EVALUATION_TOKENS = 8192
 _FREE = {
     *("logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_minutes", "eval_samples"),
     *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps", "skip_nan"),
-    "gradient_checkpointing",
+    *("gradient_checkpointing", "report_to"),
 }
 
 
@@ -79,6 +80,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     training = recipe.training
     _check_precision(recipe)
     check_optimizer(training.optim, where=where_of(recipe, "training.optim"))
+    require_trackers(recipe)
     rows, validation_rows = _read(recipe)
     bundle = _model(recipe, rows, checkpoint)
     model = bundle.model

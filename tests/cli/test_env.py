@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 
 import pytest
 
-from seq2seq_cli import __version__, cli
+from seq2seq_cli import __version__, cli, environment
 from seq2seq_cli.cli import env
 
 
@@ -30,19 +29,14 @@ def test_plain_is_one_line_a_fact(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run(["env"])
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["s2s"] == __version__
-    assert set(rows) == set(env.describe())
+    assert set(rows) == set(environment.describe())
 
 
 def test_missing_package_is_a_dash(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(env, "_PACKAGES", ("no-such-package-here",))
-    monkeypatch.setattr(env, "_torch", dict)
-    monkeypatch.setitem(sys.modules, "seq2seq_cli.cli.env", env)
-    facts = {"torch": None}
-    monkeypatch.setattr(
-        env, "describe", lambda: {"no-such-package-here": env._version("no-such-package-here"), **facts}
-    )
+    missing = environment._version("no-such-package-here")
+    monkeypatch.setattr(env, "describe", lambda: {"no-such-package-here": missing, "torch": None})
     cli.run(["env"])
     assert capsys.readouterr().out.split() == ["no-such-package-here", "-", "torch", "-"]
 

@@ -12,7 +12,6 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from benchmarks import shown  # noqa: E402
-from benchmarks.plot import label, ticks  # noqa: E402
 from benchmarks.scale import (  # noqa: E402
     Point,
     Reading,
@@ -26,6 +25,8 @@ from benchmarks.scale import (  # noqa: E402
     write_lines,
 )
 from benchmarks.workload import FULL, QUICK  # noqa: E402
+
+from seq2seq_cli.charts import label, ticks  # noqa: E402
 
 
 def test_exponents_of_powers() -> None:
