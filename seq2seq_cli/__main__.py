@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from seq2seq_cli.errors import Finding, ResourceError, S2SError
+from seq2seq_cli.errors import Finding, ResourceError, S2SError, is_out_of_memory
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
@@ -82,7 +82,7 @@ def _outcome(error: BaseException, arguments: Sequence[str]) -> tuple[int, Seque
         from seq2seq_cli import cli
 
         return 2, [cli.usage_finding(error, arguments)]
-    if _out_of_memory(error):
+    if is_out_of_memory(error):
         remedy = "use smaller batches (--batch-tokens, tokens_per_batch) or a smaller model"
         return 6, [Finding(f"not enough memory: {_brief(error)}", "", remedy)]
     if isinstance(error, OSError) and error.errno in _FULL | _FORBIDDEN | _WRONG_PATH:
@@ -98,16 +98,6 @@ def _file_error(error: OSError) -> tuple[int, Sequence[Finding]]:
         return 6, [Finding(f"cannot write: {error.strerror}", name, remedy)]
     code = 6 if error.errno in _FORBIDDEN else 2
     return code, [Finding(f"cannot use the file: {error.strerror}", name, "check the path and its rights")]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing torch
-        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-    )
 
 
 def _brief(error: BaseException) -> str:

@@ -15,6 +15,7 @@ A reader of stdout that went away ends the program silently with 141.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -91,6 +92,21 @@ class StoppedError(S2SError):
     def __init__(self, what: str, *, signal_number: int, remedy: str = "") -> None:
         super().__init__(what, remedy=remedy)
         self.exit_code = 128 + signal_number
+
+
+#: how libraries word it, where they have no type for it
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: the system's, or a device's."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing torch
+        or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,15 +1,20 @@
 """Faults on demand, so that tests can kill a save at a known place.
 
 ``S2S_FAIL=POINT:ACTION[:COUNT]``, read once at import: when POINT is passed for the COUNT-th time (default
-the first), ``kill`` ends the process with SIGKILL and ``EIO``, ``ENOSPC``, ... raise that OSError. Points of
-a save: ``save:after:FILE`` (written and on disk), ``save:before-rename``, ``save:after-rename``.
+the first), ``kill`` ends the process with SIGKILL, ``stop`` halts it with SIGSTOP, ``sleepN`` delays it by
+N seconds, and ``EIO``, ``ENOSPC``, ... raise that OSError. Points of a save: ``save:after:FILE`` (written and
+on disk), ``save:before-rename``, ``save:after-rename``.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
+import time
+
+_SLEEP = re.compile(r"sleep\d+")
 
 _point, _action, _count = "", "", 1
 _passed = 0
@@ -22,7 +27,9 @@ def _read(text: str) -> None:
     count = int(last) if last.isdecimal() else 1
     _point, _, _action = (body if last.isdecimal() else text).rpartition(":")
     _count, _passed = count, 0
-    if text and not (_point and (_action == "kill" or hasattr(errno, _action))):
+    if text and not (
+        _point and (_action in ("kill", "stop") or _SLEEP.fullmatch(_action) or hasattr(errno, _action))
+    ):
         raise ValueError(f"S2S_FAIL={text!r} is not POINT:ACTION[:COUNT]")
 
 
@@ -36,7 +43,11 @@ def failpoint(point: str) -> None:
         return
     _passed += 1
     if _passed == _count:
-        if _action == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if _action in ("kill", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if _action == "kill" else signal.SIGSTOP)
+            return
+        if _SLEEP.fullmatch(_action):
+            time.sleep(int(_action.removeprefix("sleep")))
+            return
         number = getattr(errno, _action)
         raise OSError(number, os.strerror(number), point)

@@ -91,6 +91,7 @@ def _arguments(
 
 
 def _train(recipe: Recipe, *, resume: str, overwrite: bool) -> None:
+    from seq2seq_cli.training.group import LostProcessError
     from seq2seq_cli.training.run import finetune as train
 
     try:
@@ -98,6 +99,10 @@ def _train(recipe: Recipe, *, resume: str, overwrite: bool) -> None:
     except (UsageError, DataError, CheckpointError) as error:
         # every process of a group finds the same fault: one of them says it
         if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(error.exit_code) from None
+        raise
+    except LostProcessError as error:
+        if not error.speaks:
             raise typer.Exit(error.exit_code) from None
         raise
     finally:

@@ -239,6 +239,9 @@ class TrainingSection(Section):
         default=None, description="rows a batch, of any lengths, instead of tokens"
     )
     per_device_eval_batch_size: Count | None = Field(default=None, description="rows a validation batch")
+    auto_find_batch_size: bool = Field(
+        default=False, description="find the largest batch that fits; a step stays as large as it was"
+    )
     gradient_accumulation_steps: Count = Field(default=1, description="batches a step")
     warmup_steps: Warmup = Field(
         default=0, description="steps of rising learning rate; below 1: share of all steps"
@@ -274,6 +277,9 @@ class TrainingSection(Section):
     seed: Seed = Field(default=42, description="seed of order, dropout and fresh parameters")
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(
         default="no", description="number format of training"
+    )
+    ddp_timeout: Positive = Field(
+        default=1800.0, description="seconds that processes wait for one another in a step"
     )
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and work the layer out again: less memory"

@@ -15,6 +15,8 @@ from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
 from seq2seq_cli.training.diverged import diverged, divergence
+from seq2seq_cli.training.fitting import explained
+from seq2seq_cli.training.group import Group
 from seq2seq_cli.training.learnt import Learnt
 from seq2seq_cli.training.module import TrainingModule, tensors_of
 from seq2seq_cli.training.optimizer_state import restore
@@ -60,6 +62,7 @@ class Trainer:
         # DDP wants to see everything that will ever learn; the steps below freeze what has to wait
         self.parts.set_open()
         self.module = accelerator.prepare_model(module)
+        self.group = Group(accelerator, limit=self.training.ddp_timeout)
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
         self.names: dict[torch.Tensor, str] = {
@@ -83,12 +86,13 @@ class Trainer:
         state saved; DivergedError when the numbers are no longer finite."""
         self.recorder.open()
         try:
-            if self.state.evaluation_pending:
-                self._settle(evaluate=True, save=True, reason=self._end())
-            else:  # an earlier start may have died between its last checkpoint and its results
-                self.state.finished = self._over(self._end())
-            while not self.state.finished:
-                self._advance()
+            with self.group.watching(), explained(self.prepared, self.accelerator, self.plain_optimizer):
+                if self.state.evaluation_pending:
+                    self._settle(evaluate=True, save=True, reason=self._end())
+                else:  # an earlier start may have died between its last checkpoint and its results
+                    self.state.finished = self._over(self._end())
+                while not self.state.finished:
+                    self._advance()
         finally:
             self.recorder.close()
 
@@ -146,7 +150,7 @@ class Trainer:
         if self.state.step >= self.prepared.plan.total:
             return "steps"
         limit = self.training.max_minutes
-        return "max_minutes" if limit is not None and self._any(self.state.seconds >= 60 * limit) else ""
+        return "max_minutes" if limit is not None and self.group.any(self.state.seconds >= 60 * limit) else ""
 
     def _raise_stopped(self) -> None:
         number = self.stop.signal_number or 15  # another process got the signal
@@ -157,13 +161,6 @@ class Trainer:
             remedy="run the same command again to go on",
         )
 
-    def _any(self, flag: bool) -> bool:
-        """True when ``flag`` is true in any process."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        total = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
-        return bool(total.item())
-
     def warmed_up(self) -> bool:
         """True when every part that learns has reached its highest rate, and a tenth of the run is over."""
         step, total = self.state.step, self.prepared.plan.total
@@ -171,7 +168,7 @@ class Trainer:
 
     def stopping(self) -> bool:
         """True when any process was asked to stop."""
-        return self._any(bool(self.stop))
+        return self.group.any(bool(self.stop))
 
     # -- one step --------------------------------------------------------------------------------------
 
@@ -183,14 +180,15 @@ class Trainer:
         """
         started = time.monotonic()
         state, accelerator = self.state, self.accelerator
+        self.group.note(state.step + 1)
         rates = optim.set_rates(self.plain_optimizer, self.parts, state.step, self.prepared.plan.total)
         self.parts.set_frozen(state.step)
         self.module.train()
         mine = self._share(batches)
         tokens = sum(batch.label_count for batch, weight, _ in mine if weight)
-        tokens = int(self.sum(float(tokens)))
+        tokens = int(self.group.sum(float(tokens)))
         losses = self._accumulate(mine, accelerator.num_processes / max(1, tokens))
-        loss = self.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)
+        loss = self.group.sum(float(torch.stack(losses).sum().item()) if losses else 0.0)
         norms = self._norms()
         if not math.isfinite(loss) or not (math.isfinite(norms["total"]) or self._may_overflow()):
             self._skip([batch for batch, weight, _ in mine if weight], losses, norms["total"])
@@ -242,13 +240,6 @@ class Trainer:
             self.save()
         self._raise_stopped()
 
-    def sum(self, value: float) -> float:
-        """The sum of a number over all processes."""
-        if self.accelerator.num_processes == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(tensor, "sum").item())
-
     def _norms(self) -> dict[str, float]:
         if self._may_overflow():
             self.accelerator.unscale_gradients(self.optimizer)
@@ -273,7 +264,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate and log; True when this is the best so far."""
-        with self.learnt.as_result():
+        with self.group.patiently(), self.learnt.as_result():
             values, samples = evaluate(self, say=self.recorder.say)
         better = judge(self.state, values[self.training.metric_for_best_model], self.training)
         self.recorder.log_evaluation(values, samples, epoch=self._epoch(), better=better)
@@ -288,19 +279,19 @@ class Trainer:
         """Write the checkpoint of this step, then delete those that are no longer to be kept."""
         if self.run_folder is None:
             return
-        if self.accelerator.is_main_process:
-            with self.learnt.as_result() as weights:
-                write_checkpoint(
-                    self.run_folder,
-                    bundle=self.prepared.bundle,
-                    optimizer=self.plain_optimizer,
-                    names=self.names,
-                    state=self.state,
-                    identity=self.prepared.identity,
-                    fresh=self.prepared.fresh,
-                    weights=weights,
-                )
-            limit = self.training.save_total_limit
-            remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
-        self.accelerator.wait_for_everyone()
+        with self.group.patiently():
+            if self.accelerator.is_main_process:
+                with self.learnt.as_result() as weights:
+                    write_checkpoint(
+                        self.run_folder,
+                        bundle=self.prepared.bundle,
+                        optimizer=self.plain_optimizer,
+                        names=self.names,
+                        state=self.state,
+                        identity=self.prepared.identity,
+                        fresh=self.prepared.fresh,
+                        weights=weights,
+                    )
+                limit = self.training.save_total_limit
+                remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
         self.saved_step = self.state.step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from seq2seq_cli import console
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
+from seq2seq_cli.training.fitting import find_cut, remembered
+from seq2seq_cli.training.group import PATIENCE, join_again
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
 from seq2seq_cli.training.report import write_report
-from seq2seq_cli.training.setup import Prepared, prepare, settings_of
+from seq2seq_cli.training.setup import Prepared, prepare, replanned, settings_of
 from seq2seq_cli.training.signals import StopRequest, listening
 from seq2seq_cli.training.state import Checkpoint, RunState, checkpoint_folder
 
@@ -44,7 +47,7 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
             done = _finished(recipe, run, checkpoint)
             if done is not None:
                 return done
-            prepared = prepare(recipe, processes=accelerator.num_processes, checkpoint=checkpoint)
+            prepared = _prepared(recipe, accelerator, checkpoint)
             if checkpoint is not None:
                 runfolder.refuse_differences(
                     checkpoint.identity,
@@ -61,27 +64,45 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
             stop.at_once = False
             trainer.run()
             results: dict[str, Any] = {}
-            if accelerator.is_main_process:
-                results = _finish(prepared, trainer.state, run)
-            accelerator.wait_for_everyone()
+            with trainer.group.watching(), trainer.group.patiently():
+                if accelerator.is_main_process:
+                    results = _finish(prepared, trainer.state, run)
             accelerator.end_training()
             return results
+
+
+def _prepared(recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint | None) -> Prepared:
+    """Everything that the run needs; with auto_find_batch_size the batches that fit, found once a run."""
+    processes = accelerator.num_processes
+    finding = recipe.training.auto_find_batch_size
+    if finding and checkpoint is not None:
+        recipe = remembered(recipe, checkpoint.identity, processes=processes)
+    prepared = prepare(recipe, processes=processes, checkpoint=checkpoint)
+    if finding and checkpoint is None:
+        found = find_cut(prepared, accelerator).into(recipe)
+        prepared = replanned(prepared, found, processes=processes)
+    return prepared
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """The device and, under a launcher, the group of processes; processes but the first say nothing."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     groups = (getattr(recipe.training.groups, name) for name in type(recipe.training.groups).model_fields)
     waiting = any(group is not None and (group.freeze_steps or group.freeze_after) for group in groups)
+    join_again(limit=recipe.training.ddp_timeout)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # it forms no group of processes on a CPU unless told so
         mixed_precision=recipe.training.mixed_precision,
         # parts that are frozen for a while take no part in the exchange until they learn
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=waiting)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=waiting),
+            # until the first step one of them may prepare for long; see Group
+            InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE * recipe.training.ddp_timeout)),
+        ],
     )
     if not accelerator.is_main_process:
         console.verbosity = -1

@@ -37,7 +37,7 @@ _EVALUATION_TOKENS = 8192
 _FREE = {
     *("logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_minutes", "eval_samples"),
     *("per_device_eval_batch_size", "load_best_model_at_end", "gradient_accumulation_steps", "skip_nan"),
-    *("gradient_checkpointing", "report_to"),
+    *("gradient_checkpointing", "ddp_timeout", "report_to"),
 }
 
 
@@ -126,6 +126,18 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         plan=plan,
         identity=_identity(recipe, train, validation, plan),
         decoding=_decoding(recipe, bundle, train),
+    )
+
+
+def replanned(prepared: Prepared, recipe: Recipe, *, processes: int) -> Prepared:
+    """``prepared`` with the batches that ``recipe`` asks for, which differs in nothing else."""
+    plan = _plan(recipe, prepared.train, processes)
+    return replace(
+        prepared,
+        recipe=recipe,
+        plan=plan,
+        validation_batches=_validation_batches(recipe, prepared.validation),
+        identity=_identity(recipe, prepared.train, prepared.validation, plan),
     )
 
 

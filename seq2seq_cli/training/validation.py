@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seq2seq_cli import console
+from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.decoding.engine import TextGenerator
 from seq2seq_cli.evaluation.metrics import METRICS, score
 from seq2seq_cli.model import Seq2Seq
@@ -39,6 +40,7 @@ def evaluate(
     """(metrics, samples) of the model as it is. The loss is the plain cross-entropy, without smoothing, a
     mean over all real target tokens of the validation rows. Every process does its share and gets the same
     metrics. InterruptedEvaluationError when a signal comes meanwhile."""
+    failpoint("evaluation")
     trainer.module.eval()
     model = trainer.prepared.bundle.model
     model.eval()
@@ -80,7 +82,7 @@ def _loss(trainer: Trainer) -> float:
                 inner = accelerator.unwrap_model(trainer.module, keep_fp32_wrapper=True)
                 total += float(inner(*tensors_of(batch, accelerator.device)).item())
             tokens += batch.label_count
-    return trainer.sum(total) / max(1.0, trainer.sum(float(tokens)))
+    return trainer.group.sum(total) / max(1.0, trainer.group.sum(float(tokens)))
 
 
 def _sensitivity(trainer: Trainer) -> dict[str, float]:
@@ -118,11 +120,7 @@ def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
         start = first + rank * _AT_ONCE
         found = generator.texts(sources[start : start + _AT_ONCE])
         mine += [(start + index, output.texts[0]) for index, output in enumerate(found)]
-    if world > 1:
-        from accelerate.utils import gather_object
-
-        mine = gather_object(mine)
-    return [text for _, text in sorted(mine)]
+    return [text for _, text in sorted(trainer.group.gather(mine))]
 
 
 def _check(trainer: Trainer) -> None:

@@ -1,0 +1,261 @@
+"""The largest batch that fits into memory, found by trying, and what to say when one does not fit."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from seq2seq_cli import console
+from seq2seq_cli.data.batches import plan_validation
+from seq2seq_cli.errors import ResourceError, is_out_of_memory
+from seq2seq_cli.training.module import TrainingModule, tensors_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from seq2seq_cli.recipe import Recipe
+    from seq2seq_cli.training.setup import Prepared
+
+#: of what is free, this much may be used in a trial: later batches differ a little
+_SHARE = 0.9
+_MB = 2**20
+#: AdamW's two averages of a parameter, in bytes; and what DDP collects a gradient in
+_OPTIMIZER, _EXCHANGE = 8, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A step's batches: each of so many padded tokens, or rows, and so many of them a process."""
+
+    tokens: int | None
+    rows: int | None
+    accumulation: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Cut:
+        """As the recipe has it."""
+        training = recipe.training
+        return cls(
+            tokens=training.tokens_per_batch,
+            rows=training.per_device_train_batch_size,
+            accumulation=training.gradient_accumulation_steps,
+        )
+
+    def parted(self, parts: int) -> Cut | None:
+        """The same step in ``parts`` batches a process; None where that would be less than a token or row."""
+        tokens = self.tokens and self.tokens * self.accumulation // parts
+        rows = self.rows and self.rows * self.accumulation // parts
+        if tokens == 0 or rows == 0:
+            return None
+        return Cut(tokens=tokens, rows=rows, accumulation=parts)
+
+    def __str__(self) -> str:
+        size = f"tokens_per_batch: {self.tokens}" if self.tokens else ""
+        rows = f"per_device_train_batch_size: {self.rows}" if self.rows else ""
+        return ", ".join(filter(None, (size, rows, f"gradient_accumulation_steps: {self.accumulation}")))
+
+    def into(self, recipe: Recipe) -> Recipe:
+        """The recipe with these numbers."""
+        changes = {
+            "tokens_per_batch": self.tokens,
+            "per_device_train_batch_size": self.rows,
+            "gradient_accumulation_steps": self.accumulation,
+        }
+        return replace(recipe, training=recipe.training.model_copy(update=changes))
+
+
+def remembered(recipe: Recipe, identity: Mapping[str, Any], *, processes: int) -> Recipe:
+    """The recipe with the batches that an earlier start of the run found, and its checkpoint tells."""
+    batches = identity.get("batches a step (accumulation × processes)", processes)
+    cut = Cut(
+        tokens=identity.get("training.tokens_per_batch"),
+        rows=identity.get("training.per_device_train_batch_size"),
+        accumulation=max(1, batches // processes),
+    )
+    return cut.into(recipe)
+
+
+def find_cut(prepared: Prepared, accelerator: Accelerator) -> Cut:
+    """The step of the recipe in as few batches as fit into memory, the same in every process.
+
+    ResourceError when not even a single row fits.
+    """
+    held = _held(prepared, accelerator)
+    with _limited():
+        found = _largest(prepared, accelerator, held=held)
+    if found is None:
+        raise ResourceError(
+            f"not enough memory to train this model on a single row ({limits()})",
+            remedy="take a smaller model, shorter max_source_length and max_target_length, "
+            "or gradient_checkpointing: true",
+        )
+    console.say(f"the largest batch that fits: {found}")
+    return found
+
+
+def _largest(
+    prepared: Prepared, accelerator: Accelerator, *, held: int, parts: int = 1, most: int = 2**16
+) -> Cut | None:
+    asked = Cut.of(prepared.recipe)
+    while parts <= most and (cut := asked.parted(parts)) is not None:
+        fits = _fits(prepared, accelerator, cut, held=held)
+        if accelerator.num_processes > 1:
+            ones = torch.tensor(float(fits), device=accelerator.device)
+            fits = int(accelerator.reduce(ones, "sum").item()) == accelerator.num_processes
+        if fits:
+            return cut
+        parts *= 2
+    return None
+
+
+def _fits(prepared: Prepared, accelerator: Accelerator, cut: Cut, *, held: int) -> bool:
+    """Whether the worst batches of this size go forward and back, with ``held`` bytes taken by others."""
+    device = accelerator.device
+    module = TrainingModule(prepared.bundle.model.to(device))
+    prepared.parts.set_frozen(2**62)
+    try:
+        ballast = torch.empty(held, dtype=torch.uint8, device=device)
+        for rows in worst_batches(prepared.train.lengths, cut):
+            module.train()
+            with accelerator.autocast():
+                loss = module(*tensors_of(prepared.collate(rows, 0), device))
+            loss.backward()
+        del ballast
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        loss = None
+        module.zero_grad(set_to_none=True)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return True
+
+
+def worst_batches(lengths: Any, cut: Cut) -> list[list[int]]:
+    """The batches that take most memory: most positions, most targets, and most pairs of positions."""
+    sizes = np.asarray(lengths, np.int64)
+    batches = plan_validation(sizes, tokens_per_batch=cut.tokens, batch_size=cut.rows)
+    most = [sizes[batch].max(axis=0) for batch in batches]
+    costs: tuple[Callable[[int], int], ...] = (
+        lambda i: len(batches[i]) * int(most[i].sum()),
+        lambda i: len(batches[i]) * int(most[i][1]),
+        lambda i: len(batches[i]) * int((most[i] ** 2).sum()),
+    )
+    chosen = dict.fromkeys(max(range(len(batches)), key=cost) for cost in costs)
+    return [batches[i] for i in chosen]
+
+
+def _held(prepared: Prepared, accelerator: Accelerator) -> int:
+    """Bytes that training will hold beside weights, gradients and what a batch needs."""
+    trained = sum(p.numel() for part in prepared.parts.parts if not part.frozen for _, p in part.parameters)
+    return trained * (_OPTIMIZER + (_EXCHANGE if accelerator.num_processes > 1 else 0))
+
+
+# -- when a batch does not fit ---------------------------------------------------------------------------
+
+
+@contextmanager
+def explained(
+    prepared: Prepared, accelerator: Accelerator, optimizer: torch.optim.Optimizer
+) -> Iterator[None]:
+    """Turn running out of memory into a ResourceError that names the limit and a batch that would fit."""
+    try:
+        yield
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold what the step computed
+        what = " ".join(str(error).split())
+    asked, parts = Cut.of(prepared.recipe), 2 * prepared.recipe.training.gradient_accumulation_steps
+    prepared.bundle.model.zero_grad(set_to_none=True)
+    gc.collect()
+    if accelerator.num_processes == 1:
+        there = sum(
+            t.nbytes for kept in optimizer.state.values() for t in kept.values() if torch.is_tensor(t)
+        )
+        held = max(0, _held(prepared, accelerator) - there)
+        with _limited():
+            cut = _largest(prepared, accelerator, held=held, parts=parts)
+    else:  # the others would have to try along, and wait for this one elsewhere
+        cut = asked.parted(parts)
+    remedy = "take a smaller model or shorter rows; not even a batch of one row fits"
+    if cut is not None:
+        remedy = f"write {cut}, or auto_find_batch_size: true"
+    raise ResourceError(
+        f"not enough memory for a batch of {asked} ({limits()}; {what[:200]})", remedy=remedy
+    ) from None
+
+
+def limits() -> str:
+    """The limits of memory that this process lives under, in words."""
+    found = []
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        found.append(f"GPU: {free // _MB:,} of {total // _MB:,} MB free")
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        found.append(f"address space limited to {soft // _MB:,} MB by ulimit -v or prlimit --as")
+    group = _number(Path("/sys/fs/cgroup/memory.max"))
+    if group is not None:
+        found.append(f"memory limited to {group // _MB:,} MB by its control group")
+    free_memory = _available()
+    if free_memory is not None:
+        found.append(f"{free_memory // _MB:,} MB free")
+    return ", ".join(found) or "no limit is known"
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # not there, or "max"
+        return None
+
+
+def _available() -> int | None:
+    """Bytes that the system, or the control group, still has."""
+    known = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                known.append(int(line.split()[1]) * 1024)
+    except OSError:
+        pass
+    limit, used = (_number(Path("/sys/fs/cgroup") / f"memory.{name}") for name in ("max", "current"))
+    if limit is not None and used is not None:
+        known.append(max(0, limit - used))
+    return min(known, default=None)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """A block in which taking much more memory than there is fails, instead of ending the process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:  # another system than Linux: the trial goes without
+        yield
+        return
+    room = _available()
+    if soft != resource.RLIM_INFINITY:
+        room = soft - taken if room is None else min(room, soft - taken)
+    if room is None or torch.cuda.is_available():  # a GPU maps far more addresses than it uses memory
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(_SHARE * max(0, room)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

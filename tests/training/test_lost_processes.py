@@ -1,0 +1,134 @@
+"""Processes that are killed, halted or slow beside others (rows R12, R13 and R16)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seq2seq_cli.training.state import checkpoints
+from tests.training.helpers import ROOT, log_of
+from tests.training.test_train_processes import CHANGES, learnt, place, run, sums
+
+#: two processes without accumulation, so that a step is what one process does with two batches
+TWO = (*(c for c in CHANGES if "accumulation" not in c), "training.ddp_timeout=5")
+#: the program, with a fault in one process at its first start
+FAULTY = """
+import os, sys
+faults = {faults!r}
+if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    os.environ["S2S_FAIL"] = faults.get(int(os.environ["RANK"]), "")
+from seq2seq_cli.__main__ import main
+sys.exit(main())
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "S2S_"))}
+    fixed = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    return {**kept, **fixed, **more}
+
+
+def command(folder: Path, faults: dict[int, str], *options: str) -> list[str]:
+    """torchrun with two processes and these faults (by rank) in them."""
+    (folder / "program.py").write_text(FAULTY.format(faults=faults))
+    sets = [part for change in TWO for part in ("--set", change)]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    return [sys.executable, "-m", *launcher, "program.py", "finetune", "recipe.yaml", *sets]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two processes that nothing befell."""
+    folder = place(tmp_path_factory.mktemp("clean"))
+    code, said = run(folder, "--num-processes", "2", changes=TWO)
+    assert code == 0, said
+    return folder / "runs/tiny"
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Those whose current folder this is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if (entry / "cwd").readlink() == folder and (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_r12_torchrun_starts_killed_processes_again(clean: Path, tmp_path: Path) -> None:
+    place(tmp_path)
+    done = subprocess.run(
+        command(tmp_path, {1: "step:8:kill"}, "--max-restarts", "1"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lost touch with process 1 (last heard of in step 8) of 2 in step" in done.stderr
+    assert "going on after step 5" in done.stderr
+    last = checkpoints(clean)[-1][1].name
+    assert sums(tmp_path / "runs/tiny" / last) == sums(clean / last)
+    assert sums(tmp_path / "runs/tiny") == sums(clean)
+    assert learnt(tmp_path / "runs/tiny") == learnt(clean)
+    assert [line["step"] for line in log_of(tmp_path / "runs/tiny") if "loss" in line] == [
+        line["step"] for line in log_of(clean) if "loss" in line
+    ]
+    assert not processes_in(tmp_path), "no orphans"
+
+
+def test_r13_a_halted_process_is_named_within_the_limit(tmp_path: Path) -> None:
+    place(tmp_path)
+    started: list[subprocess.Popen[str]] = []
+    given = command(tmp_path, {1: "step:4:stop"})
+    try:
+        for rank in (0, 1):
+            group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, *given[given.index("program.py") :]],
+                    cwd=tmp_path,
+                    env=environment(**group),
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        os.waitpid(started[1].pid, os.WUNTRACED)  # it has halted
+        halted = time.monotonic()
+        _, said = started[0].communicate(timeout=60)
+        assert time.monotonic() - halted < 5 + 10
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    assert started[0].returncode == 1, said
+    assert "lost touch with process 1 (last heard of in step 4) of 2 in step" in said
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+
+
+def test_r16_others_wait_for_one_that_saves_or_evaluates(clean: Path, tmp_path: Path) -> None:
+    place(tmp_path)
+    done = subprocess.run(
+        command(tmp_path, {0: "save:before-rename:sleep7", 1: "evaluation:sleep7"}),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sums(tmp_path / "runs/tiny") == sums(clean)
