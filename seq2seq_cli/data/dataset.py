@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq_cli.data.cache import tokenized
 from seq2seq_cli.data.rows import Row
-from seq2seq_cli.data.sequences import Cut, Sequences, content_hash, room
+from seq2seq_cli.data.sequences import Cut, content_hash, room
 from seq2seq_cli.errors import DataError, UsageError
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -71,11 +72,11 @@ class PairDataset:
         kept, empty = kept_rows(rows, keep_empty)
         self.row_numbers = np.asarray(kept, np.int64)
         sources = Cut(source_tokenizer, max_source_length, special=True)
-        self._sources = Sequences.of(sources(source_prefix + rows[i].source for i in kept))
+        self._sources = tokenized(lambda: (source_prefix + rows[i].source for i in kept), sources)
         first = [] if first_id is None else [first_id]
         space = room(max_target_length, "max_target_length", beside=1 + len(first))
         targets = Cut(target_tokenizer, space, special=False, before=first)
-        self._targets = Sequences.of(targets(rows[i].target for i in kept))
+        self._targets = tokenized(lambda: (rows[i].target for i in kept), targets)
         #: (source, target) tokens of each pair, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((self._sources.lengths, self._targets.lengths + 1), axis=1)
         self.summary = Summary(
@@ -147,7 +148,7 @@ class TextDataset:
         self.row_numbers = np.asarray(kept, np.int64)
         limit = room(max_length, "max_length", beside=1) if self._causal else max_length
         texts = Cut(tokenizer, limit, special=not self._causal, whole_words=whole_word)
-        self._texts = Sequences.of(texts(rows[i].target for i in kept))
+        self._texts = tokenized(lambda: (rows[i].target for i in kept), texts)
         lengths = self._texts.lengths + self._causal
         #: (0, tokens) of each text, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((np.zeros_like(lengths), lengths), axis=1)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq_cli.data.cache import tokenized
 from seq2seq_cli.data.dataset import Summary, kept_rows
 from seq2seq_cli.data.noise import Noise, infilled, span_lengths, span_limit, spans
 from seq2seq_cli.data.rows import Row
-from seq2seq_cli.data.sequences import Cut, Sequences, content_hash, room
+from seq2seq_cli.data.sequences import Cut, content_hash, room
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -61,11 +62,11 @@ class DenoiseDataset:
         else:
             limit = min(filter(None, (source_room, target_room)), default=None) if alike else source_room
         sources = Cut(source_tokenizer, limit, special=False)
-        self._sources = Sequences.of(sources(rows[i].target for i in kept))
+        self._sources = tokenized(lambda: (rows[i].target for i in kept), sources)
         self._targets, cut = self._sources, 0
         if not alike:
             targets = Cut(target_tokenizer, target_room, special=False)
-            self._targets = Sequences.of(targets(rows[i].target for i in kept))
+            self._targets = tokenized(lambda: (rows[i].target for i in kept), targets)
             cut = targets.count
         #: (source, target) tokens of each row, the eos id included, [N, 2]; of a text with a hole here and
         #: there the source may be shorter in one epoch or another.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq_cli.data.cache import tokenized
 from seq2seq_cli.data.dataset import Summary, kept_rows
 from seq2seq_cli.data.rows import Row
-from seq2seq_cli.data.sequences import Cut, Sequences, content_hash, room
+from seq2seq_cli.data.sequences import Cut, content_hash, room
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PackedDataset:
         self._pad_id = tokenizer.pad_id or 0
         kept, empty = kept_rows(rows)
         texts = Cut(tokenizer, None, special=False, before=[start_id])
-        self._texts = Sequences.of(texts(rows[i].target for i in kept))
+        self._texts = tokenized(lambda: (rows[i].target for i in kept), texts)
         tokens = len(self._texts.flat)
         self._edges = np.append(np.arange(0, tokens, block_length), tokens)
         first = np.searchsorted(self._texts.ends, self._edges[:-1], side="right")

@@ -7,8 +7,10 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
+from seq2seq_cli import __version__
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -63,6 +65,12 @@ class Cut:
         if limit is not None and limit < smallest:
             raise UsageError(f"a length of {limit} leaves no room for text", remedy=f"at least {smallest}")
         self.count = 0
+
+    @property
+    def description(self) -> str:
+        """Everything that decides what a text becomes."""
+        settings = (self._special, self._limit, self._before, self._whole_words)
+        return f"{__version__} {tokenizers.__version__} {self._tokenizer.fingerprint} {settings}"
 
     def __call__(self, texts: Iterable[str]) -> Iterator[list[int]]:
         chunk: list[str] = []

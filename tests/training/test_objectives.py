@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.data import cache
 from seq2seq_cli.data.denoised import DenoiseDataset
 from seq2seq_cli.data.packed import PackedDataset
 from seq2seq_cli.errors import UsageError
@@ -154,3 +155,20 @@ def test_what_does_not_go_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         recipe(change, text=text)
+
+
+def test_a_second_start_tokenizes_nothing(
+    workplace: Path, recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_SMALL", 1)
+    finetune(recipe("output=runs/without", text=DENOISE))
+    monkeypatch.setenv("S2S_CACHE", str(workplace / "cache"))
+    finetune(recipe(text=DENOISE))
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("tokenized again")
+
+    monkeypatch.setattr(Tokenizer, "encode", never)
+    again = recipe("output=runs/again", text=DENOISE)
+    finetune(again, resume=str(Path("runs/tiny/checkpoint-5")))
+    assert digest("runs/again") == digest("runs/tiny") == digest("runs/without")
