@@ -36,20 +36,32 @@ from seq2seq_cli.model import (
     Share,
     Stack,
 )
+from seq2seq_cli.model.lora import LoraSettings
 from seq2seq_cli.text.tokenizer import Tokenizer
 
 #: where the target's tokenizer lies when it is not the source's
 TARGET_TOKENIZER = "decoder_tokenizer"
+#: where the updates lie that were learnt beside a model that stood still
+ADAPTER = "adapter"
 #: the published prefix of the map between the two widths
 _PROJECTION = "enc_to_dec_proj."
 #: what looks at generation settings, and at what gives the file of one, before a model is loaded
 Check = Callable[[Mapping[str, object], Callable[[str], str]], object]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterNotes:
+    """What an adapter is: its settings, and the parameters that it holds whole, by our names."""
+
+    settings: LoraSettings
+    whole: frozenset[str]
+
+
 @dataclass(kw_only=True)
 class Bundle:
     """``config`` is the config.json that the model came from or will be saved with; ``role`` says what a
-    single stack was loaded as. Tokenizers are None when the folder has none."""
+    single stack was loaded as. Tokenizers are None when the folder has none. ``adapter``: what was or is
+    learnt beside a model that stands still."""
 
     model: Seq2Seq | Stack
     config: dict[str, Any]
@@ -58,6 +70,7 @@ class Bundle:
     target_tokenizer: Tokenizer | None = None
     report: LoadReport = field(default_factory=LoadReport)
     reference: str = ""
+    adapter: AdapterNotes | None = None
 
     @property
     def decoder(self) -> Stack:

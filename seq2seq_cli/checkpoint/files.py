@@ -98,6 +98,14 @@ def open_weights(folder: Path) -> Weights:
     )
 
 
+def read_tensors(folder: Path, name: str) -> Weights:
+    """The tensors in the safetensors file ``folder/name``. Raises CheckpointError when there is none."""
+    path = regular_file(folder, name)
+    if path is None:
+        raise CheckpointError(f"no {name}", where=str(folder))
+    return Weights(_gather((path,), {}))
+
+
 def _read_index(folder: Path, name: str) -> tuple[dict[str, str], tuple[Path, ...]]:
     """Tensor name -> file name, and the files, of a sharded checkpoint."""
     index = read_json(folder, name) or {}

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli import __version__
-from seq2seq_cli.checkpoint.bundle import TARGET_TOKENIZER, Bundle
+from seq2seq_cli.checkpoint.adapter import write_adapter
+from seq2seq_cli.checkpoint.bundle import ADAPTER, TARGET_TOKENIZER, Bundle
 from seq2seq_cli.checkpoint.folder import stage_folder
 from seq2seq_cli.checkpoint.halves import encoder_of_whole, to_whole, whole_of
 from seq2seq_cli.checkpoint.loading import full_config
 from seq2seq_cli.families import family_of
 from seq2seq_cli.families.translate import to_published
 from seq2seq_cli.model import EncoderDecoder, SpecialIds, Stack
+from seq2seq_cli.model.lora import LEAVES, merged_weights
 
 #: larger models are written in several files with an index
 SHARD_BYTES = 5 * 1024**3
@@ -30,7 +32,8 @@ def save_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> Non
 
 
 def write_model(bundle: Bundle, folder: Path) -> None:
-    """Write the model's files into an existing folder (see contract: config, weights, tokenizers, card)."""
+    """Write the model's files into an existing folder (see contract: config, weights, tokenizers, card). The
+    weights have low-rank updates in them; the updates themselves are in ``adapter/`` as well."""
     write_weights(published_weights(bundle), folder)
     _write_json(folder / "config.json", saved_config(bundle))
     ids = id_settings(bundle.model.special_ids)
@@ -42,6 +45,8 @@ def write_model(bundle: Bundle, folder: Path) -> None:
         (folder / TARGET_TOKENIZER).mkdir()
         target.save(folder / TARGET_TOKENIZER)
     (folder / "README.md").write_text(_card(bundle), encoding="utf-8")
+    if bundle.adapter is not None:
+        write_adapter(bundle, folder / ADAPTER)
 
 
 def saved_config(bundle: Bundle) -> dict[str, Any]:
@@ -86,7 +91,12 @@ def published_weights(bundle: Bundle) -> dict[str, Tensor]:
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.items()}
     weights |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
     if model.projection is not None:
-        weights |= {f"enc_to_dec_proj.{n}": p.detach() for n, p in model.projection.named_parameters()}
+        merged = merged_weights(model)
+        weights |= {
+            f"enc_to_dec_proj.{name}": merged.get(id(p), p.detach())
+            for name, p in model.projection.named_parameters()
+            if not name.endswith(LEAVES)
+        }
     return weights
 
 
@@ -108,7 +118,12 @@ def _whole(model: EncoderDecoder, config: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _published(stack: Stack, config: dict[str, Any], *, with_head: bool) -> dict[str, Tensor]:
-    ours = {name: parameter.detach() for name, parameter in stack.named_parameters()}
+    merged = merged_weights(stack)
+    ours = {
+        name: merged.get(id(parameter), parameter.detach())
+        for name, parameter in stack.named_parameters()
+        if not name.endswith(LEAVES)
+    }
     return to_published(
         family_of(config), ours, tied=stack.config.ties_head, with_head=with_head, config=config
     )

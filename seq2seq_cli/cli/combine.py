@@ -44,6 +44,12 @@ def combine(
             "--single-stack", help="One stack that reads the source both ways and writes on behind it."
         ),
     ] = False,
+    merge_lora: Annotated[
+        Path | None,
+        typer.Option(
+            "--merge-lora", metavar="ADAPTER", help="Work a LoRA adapter (PEFT's format) into the model."
+        ),
+    ] = None,
     seed: Seed = 0,
     recipe: RecipeFile = None,
     overwrite: Overwrite = False,
@@ -53,6 +59,7 @@ def combine(
 
     --set encoder_KEY=VALUE and --set decoder_KEY=VALUE override one side's configuration, a bare KEY both;
     decoder_start_token_id, bos_token_id, eos_token_id and pad_token_id are the pair's own.
+    With --merge-lora and no DECODER, ENCODER is the model that the adapter belongs to, as it is.
     """
     if (recipe is None) == (encoder is None):
         raise UsageError(
@@ -60,8 +67,15 @@ def combine(
         )
     if single_stack:
         _refuse_two_sides(decoder, recipe, random_decoder, share)
+    if merge_lora is not None and output is None:
+        raise UsageError("no folder to write", where="--merge-lora", remedy="add -o FOLDER")
     output = output or Path(_default_name(encoder, decoder, single_stack))
     _refuse_full(output, overwrite)
+    if merge_lora is not None and encoder is not None and decoder is None and not single_stack:
+        asked = {"--set": settings, "--random-encoder": random_encoder, "--random-decoder": random_decoder}
+        _refuse_changes([name for name, given in {**asked, "--share": share}.items() if given])
+        _merge(encoder, merge_lora, output, overwrite=overwrite, as_json=as_json)
+        return
     given = _settings(settings or [])
     if single_stack:
         from seq2seq_cli.combiner import Side, combine_single
@@ -82,6 +96,10 @@ def combine(
         )
     from seq2seq_cli.checkpoint.saving import save_bundle
 
+    if merge_lora is not None:
+        from seq2seq_cli.checkpoint.adapter import apply_adapter
+
+        apply_adapter(bundle, merge_lora)
     save_bundle(bundle, output, overwrite=overwrite)
     report = describe(bundle)
     if as_json:
@@ -92,6 +110,29 @@ def combine(
         console.say(
             f"wrote {output} · next: s2s finetune RECIPE, with model: {{encoder: {output}}}{objective}"
         )
+
+
+def _refuse_changes(wrong: list[str]) -> None:
+    """An adapter belongs to a model as it is."""
+    if wrong:
+        what = f"--merge-lora into a model as it is does not go with {', '.join(wrong)}"
+        raise UsageError(what, remedy="name DECODER, too, to combine the two and then merge")
+
+
+def _merge(model: str, adapter: Path, output: Path, *, overwrite: bool, as_json: bool) -> None:
+    """One model with an adapter worked in."""
+    from seq2seq_cli.checkpoint.adapter import apply_adapter, load_base
+    from seq2seq_cli.checkpoint.saving import save_bundle
+
+    bundle = load_base(model)
+    done = apply_adapter(bundle, adapter)
+    save_bundle(bundle, output, overwrite=overwrite)
+    if as_json:
+        report = {"updated": list(done.updated), "replaced": list(done.replaced), "output": str(output)}
+        print(json.dumps(report, indent=2))
+        return
+    console.say(f"{adapter}: {len(done.updated)} matrices updated, {len(done.replaced)} parameters replaced")
+    console.say(f"wrote {output}")
 
 
 def _default_name(encoder: str | None, decoder: str | None, single_stack: bool) -> str:

@@ -46,6 +46,14 @@ def _head_keys(family: Family, *, tied: bool, held: Collection[str] | None = Non
     return keys
 
 
+def published_name(family: Family, name: str) -> str:
+    """What stands for our parameter ``name`` in the family's tables, before anything is joined or turned; ""
+    for one that is in none."""
+    template, layer = _template(name)
+    table = {ours: published for published, ours in (*family.keys, *family.head_keys)}
+    return table.get(template, "").replace("{layer}", layer)
+
+
 def to_ours(
     family: Family, weights: Mapping[str, Tensor], *, tied: bool, config: Config | None = None
 ) -> Translated:

@@ -43,6 +43,7 @@ def recipe_problems(recipe: RecipeFile) -> Iterator[Problem]:
         if side is not None:
             yield from _side(side, f"model.{name}")
     yield from _model(recipe.model)
+    yield from _lora(recipe)
     yield from _training(recipe.training)
     yield from _groups(recipe)
     yield from _validation(recipe)
@@ -211,6 +212,22 @@ def _side(side: SideSection, at: str) -> Iterator[Problem]:
         if side.set:
             remedy = "write these keys into config:"
             yield _problem("set belongs to a side with checkpoint", remedy, f"{at}.set", f"{at}.family")
+
+
+def _lora(recipe: RecipeFile) -> Iterator[Problem]:
+    model, lora = recipe.model, recipe.model.lora
+    if lora is None:
+        return
+    if model.share == "all":
+        what, remedy = "lora would part sides that share all parameters", "write share: embeddings or none"
+        yield _problem(what, remedy, "model.lora", "model.share")
+    if model.random == "both":
+        yield _problem(
+            "lora updates what was loaded, and nothing is", "remove it", "model.lora", "model.random"
+        )
+    for part in sorted(set(lora.parts) & set(model.freeze)) if "parts" in lora.model_fields_set else ():
+        what = f"lora is to update the {part}, and freeze to leave it alone"
+        yield _problem(what, "keep one of them", "model.lora.parts", "model.freeze")
 
 
 def _model(model: ModelSection) -> Iterator[Problem]:

@@ -107,6 +107,21 @@ Trackers = Annotated[
 PAIRED = ("seq2seq", "prefix_lm")
 
 
+class LoraSection(Section):
+    """Low-rank updates of what was loaded, which itself stands still; what is fresh learns as a whole."""
+
+    r: Count = Field(default=8, description="rank of the updates")
+    alpha: Positive = Field(default=8.0, description="updates are scaled by alpha / r")
+    use_rslora: bool = Field(default=False, description="scale by alpha / sqrt(r) instead")
+    dropout: Share = Field(default=0.0, description="dropout before the updates")
+    parts: Annotated[list[Literal["encoder", "decoder", "cross_attention"]], Field(min_length=1)] = Field(
+        default=["encoder", "decoder", "cross_attention"], description="parts that get updates"
+    )
+    target_modules: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None, description="published names of matrices, or their ends; default: all in the layers"
+    )
+
+
 class ModelSection(Section):
     """What to join, and how. Without ``decoder`` the encoder's checkpoint serves on both sides."""
 
@@ -123,6 +138,7 @@ class ModelSection(Section):
     )
     tokenizers: TokenizersSection = Field(default=TokenizersSection(), description="replace the tokenizers")
     freeze: list[Part] = Field(default=[], description="parts that are not trained")
+    lora: LoraSection | None = Field(default=None, description="train low-rank updates of what was loaded")
     seed: Seed = Field(default=0, description="seed of fresh parameters")
 
 

@@ -11,6 +11,7 @@ import torch
 
 from seq2seq_cli import console
 from seq2seq_cli.data.batches import padding_share
+from seq2seq_cli.training.lora import is_update
 from seq2seq_cli.training.run import make_accelerator, start
 from seq2seq_cli.training.setup import Prepared, prepare
 from seq2seq_cli.training.signals import StopRequest
@@ -42,7 +43,7 @@ def _report_parts(prepared: Prepared) -> None:
     console.say(f"{'part':<16}{'parameters':>14}{'loaded':>14}{'fresh':>14}{'trained':>14}  learning rate")
     for part in prepared.parts.parts:
         total = sum(p.numel() for _, p in part.parameters)
-        new = sum(p.numel() for name, p in part.parameters if name in fresh)
+        new = sum(p.numel() for name, p in part.parameters if name in fresh or is_update(name))
         trained = 0 if part.frozen else total
         note = "frozen" if part.frozen else f"{part.peak:g}"
         if part.freeze_steps and not part.frozen:

@@ -68,7 +68,9 @@ class Trainer:
         self.names: dict[torch.Tensor, str] = {
             p: name for part in self.parts.parts for name, p in part.parameters
         }
-        self.learnt = Learnt(self.parts, decay=self.training.ema_decay)
+        self.learnt = Learnt(
+            self.parts, decay=self.training.ema_decay, apart=prepared.bundle.adapter is not None
+        )
         self.saved_step: int | None = None
         written = run if accelerator.is_main_process else None
         self.recorder = Recorder(prepared, state, run=written)

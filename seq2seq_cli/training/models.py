@@ -63,7 +63,7 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
 
 def _unchanged_folder(section: ModelSection) -> Source | None:
     """The one checkpoint that the section names when it changes nothing about it."""
-    plain = section.model_copy(update={"freeze": [], "seed": 0})
+    plain = section.model_copy(update={"freeze": [], "seed": 0, "lora": None})
     asked = set(plain.model_dump(exclude_defaults=True))
     side = section.encoder
     if asked != {"encoder"} or side is None or side.checkpoint is None:

@@ -96,6 +96,7 @@ def split_parts(
     fresh: Collection[str] = (),
     freeze: Collection[str] = (),
     reached: Collection[int] | None = None,
+    base: Collection[str] = (),
 ) -> Parts:
     """Sort the model's parameters into parts with the settings of ``training.groups``.
 
@@ -103,17 +104,22 @@ def split_parts(
     of one (``groups.fresh`` or ``freeze: [fresh]``); that part comes before cross_attention, and that before
     the side. A parameter that both sides share counts once, as the decoder's. freeze: parts that never
     learn. reached: ids of the parameters that the loss depends on (None: all); the others are left out and
-    frozen.
+    frozen. base: names of parameters that stand still beside their low-rank updates; they are the part
+    ``base``.
     """
     speaks_of_fresh = training.groups.fresh is not None or "fresh" in freeze
     chosen: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in PARTS}
     fresh_names = set(fresh)
     left_out = []
+    held, still = set(base), []
     for names, parameter in _named_once(model):
         name = names[0]
         if reached is not None and id(parameter) not in reached:
             parameter.requires_grad_(False)
             left_out.append(name)
+            continue
+        if not held.isdisjoint(names):
+            still.append((name, parameter))
             continue
         is_fresh = speaks_of_fresh and not fresh_names.isdisjoint(names)
         chosen["fresh" if is_fresh else part_name(model, name)].append((name, parameter))
@@ -134,6 +140,10 @@ def split_parts(
         )
         if members:
             parts.append(part)
+    if still:
+        parts.append(
+            Part(name="base", parameters=tuple(still), peak=0.0, weight_decay=0.0, warmup=0, frozen=True)
+        )
     return Parts(parts=tuple(parts), left_out=tuple(left_out))
 
 

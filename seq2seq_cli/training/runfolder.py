@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq_cli import console
+from seq2seq_cli.checkpoint.bundle import ADAPTER
 from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
 from seq2seq_cli.training.state import Checkpoint, checkpoints, model_files, read_checkpoint
 
@@ -25,6 +26,7 @@ REPORT_FILE = "report.html"
 _OWN_FILES = (
     *(RECIPE_FILE, RESULTS_FILE, LOG_FILE, "config.json", "generation_config.json", "README.md"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "decoder_tokenizer"),
+    ADAPTER,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generated_predictions.jsonl"),
     *("vocab.json", "merges.txt", "vocab.txt", REPORT_FILE, "tensorboard", "wandb"),
     *("checkpoint-*", ".checkpoint-*.stage-*", ".checkpoint-*.replaced", ".final.stage-*"),
@@ -175,7 +177,8 @@ def publish(run: Path, checkpoint: Path) -> None:
         else:
             _copy(path, stage / path.name)
     (run / "config.json").unlink(missing_ok=True)
-    shutil.rmtree(run / "decoder_tokenizer", ignore_errors=True)
+    for name in ("decoder_tokenizer", ADAPTER):
+        shutil.rmtree(run / name, ignore_errors=True)
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         (stage / path.name).replace(run / path.name)
     # two names of one file are not renamed over each other: after a broken-off copy some are left here

@@ -21,6 +21,7 @@ from seq2seq_cli.model import Stack
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.datasets import Dataset, make_dataset
+from seq2seq_cli.training.lora import add_updates, digest
 from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
@@ -98,9 +99,13 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     validation = make(validation_rows) if validation_rows else None
     if validation is not None:
         console.say(f"validation rows: {validation.summary}")
-    fresh = _fresh_names(bundle) if checkpoint is None else checkpoint.fresh
+    anew = checkpoint is None or recipe.model.lora is not None
+    fresh = _fresh_names(bundle) if anew or checkpoint is None else checkpoint.fresh
+    base: set[str] = set()
+    if recipe.model.lora is not None:
+        base = add_updates(bundle, recipe.model, fresh=fresh, where=where_of(recipe, "model.lora"))
     reached = _reached(bundle, train)
-    parts = split_parts(model, training, fresh=fresh, freeze=recipe.model.freeze, reached=reached)
+    parts = split_parts(model, training, fresh=fresh, freeze=recipe.model.freeze, reached=reached, base=base)
     if all(part.frozen for part in parts.parts):
         where = where_of(recipe, "model.freeze")
         raise UsageError("every part of the model is frozen: nothing would be learnt", where=where)
@@ -124,7 +129,10 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         validation_batches=_validation_batches(recipe, validation),
         sample_rows=samples if training.objective in PAIRED else [],
         plan=plan,
-        identity=_identity(recipe, train, validation, plan),
+        identity={
+            **_identity(recipe, train, validation, plan),
+            "weights that stand still (sha256)": digest(model, base) if base else None,
+        },
         decoding=_decoding(recipe, bundle, train),
     )
 
@@ -179,7 +187,7 @@ def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
 
 
 def _model(recipe: Recipe, rows: Sequence[Row], checkpoint: Checkpoint | None) -> Bundle:
-    if checkpoint is None:
+    if checkpoint is None or recipe.model.lora is not None:  # its checkpoints have the updates merged
         return build_model(recipe, rows)
     roles: dict[str, Any] = {"causal_lm": "decoder", "masked_lm": "masked_lm"}
     return load_bundle(str(checkpoint.folder), role=roles.get(recipe.training.objective))
