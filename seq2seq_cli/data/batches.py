@@ -1,9 +1,8 @@
 """Which rows go into one batch, and in which order: pure functions of the lengths, the seed and the epoch.
 
 Rows of like length share a batch, so that little is padded. Rows have two lengths; sorting by one of them
-leaves the other ragged. So the rows, sorted by one length, are cut into slabs, and each slab is sorted by
-the other length, every second one downwards, so that neighbours stay alike across slabs. How many slabs are
-best, and by which length, depends on the data: a few are tried and the least padding wins.
+leaves the other ragged. So the rows are halved again and again, each time by that length and at that place
+where the two parts take the fewest padded positions in whole batches, until each part is a batch.
 
 Batches of a fixed number of rows are drawn at random instead, as transformers does. They are padded more, but
 hold all kinds of rows: where length goes with content (SQL of one form is equally long), batches of like
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 
 _Ints = NDArray[np.int64]
 
-_SLABS = (1, 2, 4, 8, 16, 32)
-#: The numbers of slabs are tried on at most this many rows, with a budget that is scaled alike.
-_TRIED_ROWS = 32768
+#: More rows than this are parted within their middle half, so that a million rows take seconds.
+_MANY = 4096
+#: What a batch more counts, as a share of a full one: of parts that waste alike the fuller ones win.
+_BATCH = 0.5
 
 
 def plan_epoch(
@@ -31,13 +31,16 @@ def plan_epoch(
     epoch: int,
     tokens_per_batch: int | None,
     batch_size: int | None,
+    batches_per_step: int = 1,
 ) -> list[list[int]]:
     """The batches of one epoch, each a list of row numbers; every row exactly once.
 
     ``lengths`` are (source, target) tokens of each row. A batch costs rows × (longest source + longest
     target) and stays within ``tokens_per_batch``; a row that is longer has a batch to itself. With
     ``batch_size`` every batch has as many rows, but the last. With both, both hold. Batches come in an order
-    drawn from (seed, epoch), which also decides which of equally long rows meet.
+    drawn from (seed, epoch), which also decides which of equally long rows meet. The ``batches_per_step``
+    token batches that follow one another in a step cost about the same, for processes that share them wait
+    for the slowest.
     """
     rng = np.random.default_rng([seed, epoch])
     sizes = _checked(lengths, tokens_per_batch, batch_size)
@@ -46,9 +49,12 @@ def plan_epoch(
     order = rng.permutation(len(sizes))
     if tokens_per_batch is None:
         return _cut(sizes, order, None, batch_size)
-    sliced = _slab_order(sizes[order], *_best_slabs(sizes, tokens_per_batch, batch_size))
-    batches = _cut(sizes, order[sliced], tokens_per_batch, batch_size)
-    return [batches[i] for i in rng.permutation(len(batches))]
+    batches = [order[part] for part in _parted(sizes[order], tokens_per_batch, batch_size)]
+    by_cost = np.argsort([-len(batch) * sizes[batch].max(axis=0).sum() for batch in batches], kind="stable")
+    whole = len(batches) // batches_per_step * batches_per_step
+    steps = by_cost[:whole].reshape(-1, batches_per_step)
+    steps = rng.permuted(steps[rng.permutation(len(steps))], axis=1)
+    return [batches[i].tolist() for i in (*steps.flat, *by_cost[whole:])]
 
 
 def plan_validation(
@@ -84,33 +90,41 @@ def _checked(
     return np.asarray(lengths, np.int64).reshape(-1, 2)
 
 
-def _slab_order(sizes: _Ints, slabs: int, by: int) -> _Ints:
-    """Row numbers: cut into slabs of equal cost by one length, and sorted by the other inside a slab.
+def _parted(sizes: _Ints, budget: int, rows: int | None) -> list[_Ints]:
+    """The row numbers, parted into batches."""
+    waiting, done = [np.arange(len(sizes))], []
+    most_rows = len(sizes) if rows is None else rows
+    while waiting:
+        part = waiting.pop()
+        inside = len(part) <= most_rows and len(part) * sizes[part].max(axis=0).sum() <= budget
+        if inside or len(part) == 1:
+            done.append(part)
+        else:
+            waiting += _halves(sizes, part, budget, most_rows)
+    return done
 
-    From long to short, so that a batch's first row mostly settles what it costs and the batch fills up.
-    """
-    order = np.argsort(-sizes[:, by], kind="stable")
-    cost = np.cumsum(sizes[order].sum(axis=1))
-    edges = np.searchsorted(cost, np.linspace(0, cost[-1], slabs + 1)[1:-1])
-    parts = []
-    for number, part in enumerate(np.split(order, edges)):
-        inner = part[np.argsort(-sizes[part, 1 - by], kind="stable")]
-        parts.append(inner[::-1] if number % 2 else inner)
-    return np.concatenate(parts)
 
-
-def _best_slabs(sizes: _Ints, budget: int | None, rows: int | None) -> tuple[int, int]:
-    """(slabs, which length) with the least padding on a sample of the rows."""
-    step = -(-len(sizes) // _TRIED_ROWS)
-    # Every so many of the sorted rows: a sample that has the same spread.
-    sample = sizes[np.lexsort((sizes[:, 1], sizes[:, 0]))[::step]]
-    budget = budget and max(1, budget // step)
-    rows = rows and max(1, rows // step)
-    choices = [(slabs, by) for slabs in _SLABS for by in (0, 1)]
-    waste = [
-        padding_share(sample, _cut(sample, _slab_order(sample, *choice), budget, rows)) for choice in choices
-    ]
-    return choices[int(np.argmin(waste))]
+def _halves(sizes: _Ints, part: _Ints, budget: int, most_rows: int) -> tuple[_Ints, _Ints]:
+    """``part`` in two, by one length, where the two together take the least room."""
+    count = len(part)
+    first, last = (count // 4, count - count // 4) if count > _MANY else (1, count)
+    left = np.arange(first, last)
+    found = []
+    for by in (0, 1):
+        order = part[np.lexsort((-sizes[part, 1 - by], -sizes[part, by]))]
+        widths = sizes[order]
+        before = np.maximum.accumulate(widths).sum(axis=1)[first - 1 : last - 1]
+        behind = np.maximum.accumulate(widths[::-1])[::-1].sum(axis=1)[first:last]
+        costs = (left * before, (count - left) * behind)
+        batches = sum(
+            np.maximum(-(-cost // budget), -(-many // most_rows))
+            for cost, many in zip(costs, (left, count - left), strict=True)
+        )
+        total = costs[0] + costs[1] + _BATCH * budget * batches
+        best = int(np.argmin(total))
+        found.append((float(total[best]), by, order, first + best))
+    _, _, order, place = min(found, key=lambda each: each[:2])
+    return order[:place], order[place:]
 
 
 def _cut(sizes: _Ints, order: _Ints, budget: int | None, rows: int | None) -> list[list[int]]:

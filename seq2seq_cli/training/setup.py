@@ -221,6 +221,7 @@ def _reached(bundle: Bundle, train: Dataset) -> set[int]:
 
 def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
     training = recipe.training
+    batches_per_step = training.gradient_accumulation_steps * processes
 
     def batches(epoch: int) -> list[list[int]]:
         return plan_epoch(
@@ -229,11 +230,12 @@ def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
             epoch=epoch,
             tokens_per_batch=training.tokens_per_batch,
             batch_size=training.per_device_train_batch_size,
+            batches_per_step=batches_per_step,
         )
 
     return StepPlan(
         batches,
-        batches_per_step=training.gradient_accumulation_steps * processes,
+        batches_per_step=batches_per_step,
         epochs=training.num_train_epochs,
         max_steps=training.max_steps,
     )
