@@ -54,8 +54,16 @@ class EncoderDecoder(nn.Module):
         compact = by_length(self._source_states, source_ids, source_mask)
         return Encoded(states=compact.states, mask=compact.mask)
 
+    def encoded(self, states: Tensor, source_mask: Tensor | None) -> Encoded:
+        """What the decoder attends to, from the encoder's own states [B, S, E] and mask [B, S]."""
+        if source_mask is None:
+            source_mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return Encoded(states=self._projected(states), mask=source_mask.bool())
+
     def _source_states(self, source_ids: Tensor, source_mask: Tensor) -> Tensor:
-        states = self.encoder.states(source_ids, source_mask)
+        return self._projected(self.encoder.states(source_ids, source_mask))
+
+    def _projected(self, states: Tensor) -> Tensor:
         return states if self.projection is None else self.projection(states)
 
     def target_states(

@@ -254,6 +254,9 @@ def _training(training: TrainingSection) -> Iterator[Problem]:
     for name in sorted(_changed(training) & set(others)):
         what = f"{name} has no effect on optim: {training.optim}"
         yield _problem(what, f"remove {name}, or change optim", f"training.{name}", "training.optim")
+    if training.cache_encoder_states is False and "encoder_cache_mb" in _changed(training):
+        keys = ("training.encoder_cache_mb", "training.cache_encoder_states")
+        yield _problem("encoder_cache_mb has no effect without a cache", "remove one of them", *keys)
     if training.lr_scheduler_type == "constant" and training.warmup_steps:
         remedy = "write lr_scheduler_type: constant_with_warmup"
         keys = ("training.warmup_steps", "training.lr_scheduler_type")

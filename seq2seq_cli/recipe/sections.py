@@ -300,6 +300,10 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input only and work the layer out again: less memory"
     )
+    cache_encoder_states: bool | None = Field(
+        default=None, description="keep the states of a frozen encoder; default: where nothing else changes"
+    )
+    encoder_cache_mb: Count = Field(default=1024, description="most memory for these states, in MB")
     groups: GroupsSection = Field(default=GroupsSection(), description="settings for parts of the model")
 
     @model_validator(mode="before")

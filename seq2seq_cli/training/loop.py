@@ -15,6 +15,7 @@ from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
 from seq2seq_cli.training.diverged import diverged, divergence
+from seq2seq_cli.training.encoder_cache import encoder_cache
 from seq2seq_cli.training.fitting import explained
 from seq2seq_cli.training.group import Group
 from seq2seq_cli.training.learnt import Learnt
@@ -68,9 +69,8 @@ class Trainer:
         self.names: dict[torch.Tensor, str] = {
             p: name for part in self.parts.parts for name, p in part.parameters
         }
-        self.learnt = Learnt(
-            self.parts, decay=self.training.ema_decay, apart=prepared.bundle.adapter is not None
-        )
+        self.learnt = Learnt(self.parts, decay=self.training.ema_decay, apart=bool(prepared.bundle.adapter))
+        self.encoder_cache = encoder_cache(prepared, autocast=accelerator.autocast)
         self.saved_step: int | None = None
         written = run if accelerator.is_main_process else None
         self.recorder = Recorder(prepared, state, run=written)
@@ -227,7 +227,8 @@ class Trainer:
             torch.manual_seed(mixed_seed(self.training.seed, self.state.step, number))
             last = index == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                loss = self.module(*tensors_of(batch, self.accelerator.device))
+                states = self.encoder_cache and self.encoder_cache.states(batch)
+                loss = self.module(*tensors_of(batch, self.accelerator.device), states)
                 self.accelerator.backward(loss * (scale * weight))
             if weight:
                 losses.append(loss.detach())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seq2seq_cli.data.batch import Batch
 from seq2seq_cli.errors import UsageError
-from seq2seq_cli.model import Seq2Seq, Stack
+from seq2seq_cli.model import EncoderDecoder, Seq2Seq, Stack
 from seq2seq_cli.model.losses import summed_loss
 
 
@@ -36,15 +36,21 @@ class TrainingModule(nn.Module):
         target_ids: Tensor,
         target_mask: Tensor | None,
         labels: Tensor,
+        source_states: Tensor | None = None,
     ) -> Tensor:
-        """Shapes as in ``Batch``; the sum of the losses over the labelled positions, a float32 scalar."""
+        """Shapes as in ``Batch``; the sum of the losses over the labelled positions, a float32 scalar.
+        ``source_states`` [B, S, E]: the encoder's, where they are known."""
         # Targets are padded at the end: behind a causal mask nothing real ever sees the padding, and
         # without a mask of its own attention takes its quick path.
         if isinstance(self.model, Seq2Seq):
             if source_ids is None:
                 raise TypeError("a sequence-to-sequence model needs a source")
             stack = self.model.decoder
-            states = self.model.target_states(source_ids, source_mask, target_ids)
+            if source_states is not None and isinstance(self.model, EncoderDecoder):
+                encoded = self.model.encoded(source_states, source_mask)
+                states = stack.states(target_ids, encoded=encoded)
+            else:
+                states = self.model.target_states(source_ids, source_mask, target_ids)
         else:
             stack = self.model
             states = stack.states(target_ids, None if stack.config.causal else target_mask)

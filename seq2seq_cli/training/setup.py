@@ -21,6 +21,7 @@ from seq2seq_cli.model import Stack
 from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.datasets import Dataset, make_dataset
+from seq2seq_cli.training.encoder_cache import keeps_states
 from seq2seq_cli.training.lora import add_updates, digest
 from seq2seq_cli.training.models import build_model
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
@@ -57,6 +58,7 @@ class Prepared:
     sample_rows: Sequence[Row]  #: validation rows that text is generated for
     plan: StepPlan
     identity: Mapping[str, Any]
+    keeps_states: bool  #: the encoder stands still, and what it says of a source is remembered
     decoding: Decoding  #: how text is generated for the samples
 
     def collate(self, indices: Sequence[int], epoch: int) -> Batch:
@@ -133,6 +135,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
             **_identity(recipe, train, validation, plan),
             "weights that stand still (sha256)": digest(model, base) if base else None,
         },
+        keeps_states=keeps_states(recipe, model, train, parts),
         decoding=_decoding(recipe, bundle, train),
     )
 
