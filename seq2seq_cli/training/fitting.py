@@ -121,7 +121,7 @@ def _fits(prepared: Prepared, accelerator: Accelerator, cut: Cut, *, held: int) 
     """Whether the worst batches of this size go forward and back, with ``held`` bytes taken by others."""
     device = accelerator.device
     module = TrainingModule(prepared.bundle.model.to(device))
-    prepared.parts.set_frozen(2**62)
+    prepared.parts.set_open()
     try:
         ballast = torch.empty(held, dtype=torch.uint8, device=device)
         for rows in worst_batches(prepared.train.lengths, cut):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ from seq2seq_cli.training.fitting import explained
 from seq2seq_cli.training.group import Group
 from seq2seq_cli.training.learnt import Learnt
 from seq2seq_cli.training.module import TrainingModule, tensors_of
-from seq2seq_cli.training.optimizer_state import restore
+from seq2seq_cli.training.optimizer_state import restore, state_tensors
 from seq2seq_cli.training.record import Recorder, StepResult
+from seq2seq_cli.training.sharding import Shards, asked, check
 from seq2seq_cli.training.state import (
     OPTIMIZER_FILE,
     RunState,
@@ -62,7 +63,14 @@ class Trainer:
         module = TrainingModule(prepared.bundle.model, smoothing=self.training.label_smoothing_factor)
         # DDP wants to see everything that will ever learn; the steps below freeze what has to wait
         self.parts.set_open()
-        self.module = accelerator.prepare_model(module)
+        sharding = asked() if accelerator.num_processes > 1 else None
+        self.shards: Shards | None = None
+        if sharding is None:
+            self.module = accelerator.prepare_model(module)
+        else:
+            check(prepared.recipe, self.parts)
+            self.module, self.shards = module, Shards(module, sharding, accelerator)
+            self.parts = self.shards.parts(prepared.bundle.model, self.parts)
         self.group = Group(accelerator, limit=self.training.ddp_timeout)
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
@@ -246,7 +254,9 @@ class Trainer:
     def _norms(self) -> dict[str, float]:
         if self._may_overflow():
             self.accelerator.unscale_gradients(self.optimizer)
-        total, by_part = optim.gradient_norms(self.parts)
+        total, by_part = optim.gradient_norms(
+            self.parts, total_of=None if self.shards is None else self.accelerator.reduce
+        )
         values = torch.stack([total.cpu(), *(norm.cpu() for norm in by_part.values())]).tolist()
         return dict(zip(("total", *by_part), values, strict=True))
 
@@ -267,7 +277,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate and log; True when this is the best so far."""
-        with self.group.patiently(), self.learnt.as_result():
+        with self.group.patiently(), self._whole(), self.learnt.as_result():
             values, samples = evaluate(self, say=self.recorder.say)
         better = judge(self.state, values[self.training.metric_for_best_model], self.training)
         self.recorder.log_evaluation(values, samples, epoch=self._epoch(), better=better)
@@ -278,11 +288,15 @@ class Trainer:
             self.state.epoch + self.state.position / self.prepared.plan.steps_in(self.state.epoch), 6
         )
 
+    def _whole(self) -> AbstractContextManager[None]:
+        """A block in which every process has all of the model."""
+        return nullcontext() if self.shards is None else self.shards.whole()
+
     def save(self) -> None:
         """Write the checkpoint of this step, then delete those that are no longer to be kept."""
         if self.run_folder is None:
             return
-        with self.group.patiently():
+        with self.group.patiently(), self._whole():
             if self.accelerator.is_main_process:
                 with self.learnt.as_result() as weights:
                     write_checkpoint(
@@ -294,7 +308,10 @@ class Trainer:
                         identity=self.prepared.identity,
                         fresh=self.prepared.fresh,
                         weights=weights,
+                        shards=self.shards,
                     )
                 limit = self.training.save_total_limit
                 remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
+            elif self.shards is not None:
+                self.shards.write_along(state_tensors(self.plain_optimizer, self.names), OPTIMIZER_FILE)
         self.saved_step = self.state.step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.training.adafactor import Adafactor
 from seq2seq_cli.training.schedules import learning_rate, warmup_count
+from seq2seq_cli.training.sharding import local
 
 if TYPE_CHECKING:
     from seq2seq_cli.recipe.sections import TrainingSection
@@ -213,14 +214,19 @@ def set_rates(optimizer: torch.optim.Optimizer, parts: Parts, step: int, total: 
     return rates
 
 
-def gradient_norms(parts: Parts) -> tuple[Tensor, dict[str, Tensor]]:
-    """The Euclidean norm of all gradients together, and of each part that has any; scalars, no sync."""
+def gradient_norms(
+    parts: Parts, *, total_of: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The Euclidean norm of all gradients together, and of each part that has any; scalars, no sync.
+    ``total_of`` adds up numbers over all processes, where each has a slice of the gradients."""
     squares = {}
     for part in parts.parts:
-        gradients = [p.grad for _, p in part.parameters if p.grad is not None]
+        gradients = [local(p.grad) for _, p in part.parameters if p.grad is not None]
         if gradients:
             norms = torch.stack(torch._foreach_norm(gradients))
             squares[part.name] = norms.square().sum()
+    if total_of is not None and squares:
+        squares = dict(zip(squares, total_of(torch.stack(list(squares.values()))), strict=True))
     total = torch.stack(list(squares.values())).sum().sqrt() if squares else torch.zeros(())
     return total, {name: square.sqrt() for name, square in squares.items()}
 
@@ -228,5 +234,6 @@ def gradient_norms(parts: Parts) -> tuple[Tensor, dict[str, Tensor]]:
 def clip_gradients(parts: Parts, total: float, limit: float) -> None:
     """Scale all gradients so that their common norm ``total`` becomes ``limit`` where it is above it."""
     if limit and total > limit:
-        gradients = [p.grad for part in parts.parts for _, p in part.parameters if p.grad is not None]
+        learnt = (p.grad for part in parts.parts for _, p in part.parameters if p.grad is not None)
+        gradients = [local(gradient) for gradient in learnt]
         torch._foreach_mul_(gradients, limit / (total + 1e-6))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.training.adafactor import moments
+from seq2seq_cli.training.sharding import like, local, stored
 
 #: tensors of a parameter's own shape: both moments of AdamW, in full or in eight bits
 _LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "state1", "state2"}
@@ -25,22 +26,20 @@ def state_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str])
         for key, value in values.items():
             tensor = torch.as_tensor(value).detach().contiguous()
             # the file format refuses two names for one memory, as code books have that all parameters share
-            shared = tensor.data_ptr() in seen
-            seen.add(tensor.data_ptr())
+            where = local(tensor).data_ptr()
+            shared = where in seen
+            seen.add(where)
             tensors[f"{names[parameter]}.{key}"] = tensor.clone() if shared else tensor
     return tensors
 
 
 def restore(path: Path, optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
-    """Give ``optimizer`` the state in a file, in memory of its own. CheckpointError for what fits no
-    parameter."""
-    from safetensors.torch import load_file
-
+    """Give ``optimizer`` the state in a file, or in the slices of it that several processes wrote, in memory
+    of its own. CheckpointError for what fits no parameter."""
     from seq2seq_cli.checkpoint.safetensors_header import read_header
 
-    read_header(path)  # refuses a hostile file before the library sees it
     parameters = {name: parameter for parameter, name in names.items()}
-    for key, tensor in load_file(path).items():
+    for key, tensor in stored(path.parent, path.name, read_header):
         name, _, leaf = key.rpartition(".")
         parameter = parameters.get(name)
         if parameter is None or not _fits(leaf, tensor, parameter):
@@ -48,7 +47,7 @@ def restore(path: Path, optimizer: torch.optim.Optimizer, names: Mapping[Tensor,
         if leaf == "step":
             optimizer.state[parameter][leaf] = tensor.clone() if tensor.is_floating_point() else int(tensor)
         else:
-            optimizer.state[parameter][leaf] = tensor.to(parameter.device, copy=True)
+            optimizer.state[parameter][leaf] = like(tensor, parameter)
 
 
 def _fits(leaf: str, tensor: Tensor, parameter: Tensor) -> bool:

@@ -21,6 +21,7 @@ from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
 from seq2seq_cli.training.report import write_report
 from seq2seq_cli.training.setup import Prepared, prepare, replanned, settings_of
+from seq2seq_cli.training.sharding import plain_accelerate
 from seq2seq_cli.training.signals import StopRequest, listening
 from seq2seq_cli.training.state import Checkpoint, RunState, checkpoint_folder
 
@@ -94,16 +95,17 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     waiting = any(group is not None and (group.freeze_steps or group.freeze_after) for group in groups)
     join_again(limit=recipe.training.ddp_timeout)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # it forms no group of processes on a CPU unless told so
-        mixed_precision=recipe.training.mixed_precision,
-        # parts that are frozen for a while take no part in the exchange until they learn
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=waiting),
-            # until the first step one of them may prepare for long; see Group
-            InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE * recipe.training.ddp_timeout)),
-        ],
-    )
+    with plain_accelerate():
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # on a CPU it forms no group unless told so
+            mixed_precision=recipe.training.mixed_precision,
+            # parts that are frozen for a while take no part in the exchange until they learn
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=waiting),
+                # until the first step one of them may prepare for long; see Group
+                InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE * recipe.training.ddp_timeout)),
+            ],
+        )
     if not accelerator.is_main_process:
         console.verbosity = -1
     return accelerator

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from seq2seq_cli.checkpoint.bundle import Bundle
+    from seq2seq_cli.training.sharding import Shards
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -82,9 +83,11 @@ def write_checkpoint(
     identity: Mapping[str, Any],
     fresh: Collection[str],
     weights: Mapping[str, torch.Tensor],
+    shards: Shards | None = None,
 ) -> Path:
     """Write checkpoint-STEP whole or not at all; ResourceError when it cannot be written. ``weights``: those
-    that the run goes on with, where the model's are not these."""
+    that the run goes on with, where the model's are not these. ``shards``: what the optimizer knows is
+    sliced, and the other processes write along."""
     from safetensors.torch import save_file
 
     from seq2seq_cli.checkpoint.folder import write_folder
@@ -100,7 +103,10 @@ def write_checkpoint(
 
     def write(folder: Path) -> None:
         write_model(bundle, folder)
-        save_file(tensors, folder / OPTIMIZER_FILE)
+        if shards is None:
+            save_file(tensors, folder / OPTIMIZER_FILE)
+        else:
+            shards.write_first(tensors, folder, OPTIMIZER_FILE)
         if weights:
             save_file(dict(weights), folder / WEIGHTS_FILE)
         (folder / STATE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -108,7 +114,11 @@ def write_checkpoint(
     needed = sum(tensor.nbytes for tensor in (*tensors.values(), *weights.values()))
     needed += sum(parameter.nbytes for parameter in bundle.model.parameters())
     target = checkpoint_folder(run, state.step)
-    write_folder(target, write, overwrite=True, manifest=True, needed=needed)
+    try:
+        write_folder(target, write, overwrite=True, manifest=True, needed=needed)
+    finally:
+        if shards is not None:
+            shards.release()
     return target
 
 

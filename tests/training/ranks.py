@@ -6,15 +6,17 @@ many things.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from seq2seq_cli.recipe import load_recipe
-from seq2seq_cli.training.run import make_accelerator, start
+from seq2seq_cli.training.run import finetune, make_accelerator, start
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.signals import StopRequest
 from tests.training.helpers import THIRTY_TWO
@@ -36,7 +38,23 @@ def gradient(folder: Path) -> None:
     save_file(found, folder / f"gradient-{accelerator.process_index}.safetensors")
 
 
-JOBS: dict[str, Callable[[Path], None]] = {"gradient": gradient}
+def sharded(folder: Path) -> None:
+    """Runs in slices, with the optimizer's state in one file and in slices; each is broken off after a step.
+    And one that goes on where another number of processes left off."""
+    Accelerator.end_training = lambda self: None  # it ends the group, and the next run needs it
+    changes = ("training.dropout=0", "training.max_grad_norm=0.5")
+    for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"):
+        os.environ["FSDP_STATE_DICT_TYPE"] = kind
+        output = (f"output=runs/{kind.lower()}", "training.gradient_checkpointing=true")
+        finetune(load_recipe(Path("recipe.yaml"), (*changes, *output, "training.max_minutes=0.000001")))
+    finetune(load_recipe(Path("recipe.yaml"), (*changes, "output=runs/one")))
+    os.environ["FSDP_RESHARD_AFTER_FORWARD"] = "false"
+    for precision in ("no", "bf16"):
+        more = (f"output=runs/{precision}", f"training.mixed_precision={precision}")
+        finetune(load_recipe(Path("recipe.yaml"), (*changes, *more)))
+
+
+JOBS: dict[str, Callable[[Path], None]] = {"gradient": gradient, "sharded": sharded}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
