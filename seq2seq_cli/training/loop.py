@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,8 @@ class Trainer:
             check(prepared.recipe, self.parts)
             self.module, self.shards = module, Shards(module, sharding, accelerator)
             self.parts = self.shards.parts(prepared.bundle.model, self.parts)
+            # nobody may hold on to the whole parameters
+            self.prepared = prepared = replace(prepared, parts=self.parts)
         self.group = Group(accelerator, limit=self.training.ddp_timeout)
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)

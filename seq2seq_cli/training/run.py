@@ -61,6 +61,7 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
             if accelerator.is_main_process:
                 _begin(recipe, run, checkpoint, overwrite=overwrite)
             trainer = start(prepared, accelerator=accelerator, stop=stop, checkpoint=checkpoint, run=run)
+            prepared = trainer.prepared
             _announce(prepared, trainer.state, checkpoint)
             stop.at_once = False
             trainer.run()

@@ -6,6 +6,7 @@ many things.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from seq2seq_cli.recipe import load_recipe
 from seq2seq_cli.training.run import finetune, make_accelerator, start
@@ -41,6 +44,14 @@ def gradient(folder: Path) -> None:
 def sharded(folder: Path) -> None:
     """Runs in slices, with the optimizer's state in one file and in slices; each is broken off after a step.
     And one that goes on where another number of processes left off."""
+    recipe = load_recipe(Path("recipe.yaml"))
+    accelerator = make_accelerator(recipe)
+    trainer = start(prepare(recipe, processes=2), accelerator=accelerator, stop=StopRequest())
+    gc.collect()
+    whole = [p for p in gc.get_objects() if isinstance(p, nn.Parameter) and not isinstance(p, DTensor)]
+    assert not whole, "nobody holds on to whole parameters"
+    assert all(isinstance(p, DTensor) for p in trainer.names)
+    del trainer
     Accelerator.end_training = lambda self: None  # it ends the group, and the next run needs it
     changes = ("training.dropout=0", "training.max_grad_norm=0.5")
     for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"):
