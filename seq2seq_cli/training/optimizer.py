@@ -207,8 +207,8 @@ def _is_decayed(name: str) -> bool:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, parts: Parts, step: int, total: int) -> dict[str, float]:
-    """Give every group its rate for ``step`` of ``total``; part -> rate."""
-    rates = {part.name: part.rate(step, total) for part in parts.parts}
+    """Give every group its rate for ``step`` of ``total``; part -> rate, of those that ever learn."""
+    rates = {part.name: part.rate(step, total) for part in parts.parts if not part.frozen}
     for group in optimizer.param_groups:
         group["lr"] = rates[group["part"]]
     return rates

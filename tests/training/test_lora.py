@@ -57,6 +57,8 @@ def test_updates_and_fresh_parameters_learn_and_nothing_else(folders: Path, reci
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in range(2):
         trainer._advance()
+    rates = trainer.step(trainer.prepared.plan.step(0, 0)).rates
+    assert set(rates) == set(parts) - {"base"}
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     learning = {name for name, part in parts.items() if not part.frozen for name, _ in part.parameters}
     assert moved == learning
