@@ -294,6 +294,9 @@ class TrainingSection(Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(
         default="no", description="number format of training"
     )
+    torch_compile: bool = Field(
+        default=False, description="translate the loss into machine code: minutes at the start, faster steps"
+    )
     ddp_timeout: Positive = Field(
         default=1800.0, description="seconds that processes wait for one another in a step"
     )

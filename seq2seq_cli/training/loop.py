@@ -15,6 +15,7 @@ import torch
 from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.errors import StoppedError
 from seq2seq_cli.training import optimizer as optim
+from seq2seq_cli.training.compiling import stepping
 from seq2seq_cli.training.diverged import diverged, divergence
 from seq2seq_cli.training.encoder_cache import encoder_cache
 from seq2seq_cli.training.fitting import explained
@@ -74,6 +75,7 @@ class Trainer:
             self.parts = self.shards.parts(prepared.bundle.model, self.parts)
             # nobody may hold on to the whole parameters
             self.prepared = prepared = replace(prepared, parts=self.parts)
+        self.stepping = stepping(self.module, prepared.recipe)
         self.group = Group(accelerator, limit=self.training.ddp_timeout)
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
@@ -239,7 +241,7 @@ class Trainer:
             last = index == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 states = self.encoder_cache and self.encoder_cache.states(batch)
-                loss = self.module(*tensors_of(batch, self.accelerator.device), states)
+                loss = self.stepping(*tensors_of(batch, self.accelerator.device), states)
                 self.accelerator.backward(loss * (scale * weight))
             if weight:
                 losses.append(loss.detach())

@@ -105,6 +105,8 @@ def check(recipe: Recipe, parts: Parts) -> None:
         "mixed_precision: fp16": training.mixed_precision == "fp16",
         f"optim: {training.optim}": not training.optim.startswith("adamw_torch"),
         "ema_decay": training.ema_decay is not None,
+        "lora": recipe.model.lora is not None,
+        "torch_compile": training.torch_compile,
         "auto_find_batch_size": training.auto_find_batch_size,
         "freeze_steps and freeze_after": any(p.freeze_steps or p.freeze_after for p in parts.parts),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import losses
 from seq2seq_cli.recipe import Recipe
+from seq2seq_cli.training.run import finetune
 from tests.training.helpers import BERT, GPT2, ONE_SIDED
 from tests.training.test_train_loop import gradients, trainer_of
 
@@ -103,3 +106,42 @@ def test_no_logits_of_a_whole_batch_exist(smoothing: float, dtype: torch.dtype) 
     with Largest() as seen:
         losses.label_loss(states, weight, None, labels, smoothing=smoothing).backward()
     assert seen.numbers <= losses._CHUNK_ELEMENTS < vocabulary * places / 3.9
+
+
+def test_torch_compile_serves_steps_and_nothing_else(
+    recipe: Make, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def translate(module: torch.nn.Module, *, dynamic: bool) -> Callable[..., torch.Tensor]:
+        assert dynamic
+
+        def translated(*arguments: torch.Tensor) -> torch.Tensor:
+            calls.append(module.training)
+            return module(*arguments)
+
+        return translated
+
+    monkeypatch.setattr(torch, "compile", translate)
+    results = finetune(recipe("training.torch_compile=true", "training.max_steps=3"))
+    assert calls == [True] * 3
+    assert results["validation_loss"] > 0
+
+
+def test_torch_compile_without_a_compiler_is_refused(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UsageError, match=r"C\+\+ compiler") as error:
+        trainer_of(recipe("training.torch_compile=true"))
+    assert "torch_compile: false" in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_torch_compile_makes_learns_the_same(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gradients(trainer_of(recipe("training.dropout=0")), [[0, 1, 2]], monkeypatch)
+    made = trainer_of(recipe("training.dropout=0", "training.torch_compile=true"))
+    translated = gradients(made, [[0, 1, 2]], monkeypatch)
+    for name, gradient in plain.items():
+        if gradient is not None:
+            torch.testing.assert_close(translated[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
