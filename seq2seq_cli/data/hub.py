@@ -20,8 +20,9 @@ def is_hub_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None
 
 
-def read_hub(reference: str, fields: Fields, split: str) -> Iterator[Record]:
-    """The rows of a hub data set; ``#split`` in the reference wins over ``split``.
+def read_hub(reference: str, fields: Fields, split: str, *, streaming: bool = False) -> Iterator[Record]:
+    """The rows of a hub data set; ``#split`` in the reference wins over ``split``. ``streaming``: nothing is
+    downloaded before it is read, and nothing kept.
 
     Raises :class:`HubError` when it cannot be had, :class:`DataError` when it has no such split or column.
     """
@@ -31,7 +32,13 @@ def read_hub(reference: str, fields: Fields, split: str) -> Iterator[Record]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(match["id"], match["config"], split=name, revision=match["revision"])
+        how = {"streaming": True} if streaming else {}
+        rows = datasets.load_dataset(
+            match["id"], match["config"], split=name, revision=match["revision"], **how
+        )
+        columns = rows.column_names
+        if columns is None:  # a stream may not know before it has read a row
+            columns = list(next(iter(rows), {}))
     except ValueError as error:  # an unknown split or configuration
         raise DataError(_short(error), where=reference, remedy="choose with ID:CONFIG#SPLIT") from None
     except Exception as error:
@@ -41,9 +48,9 @@ def read_hub(reference: str, fields: Fields, split: str) -> Iterator[Record]:
             remedy="check the name and the connection, or log in with `hf auth login`",
         ) from error
     for column in fields.asked:
-        if column not in rows.column_names:
+        if column not in columns:
             raise DataError(
-                f"there is no column {column!r}", where=reference, remedy=nearest(column, rows.column_names)
+                f"there is no column {column!r}", where=reference, remedy=nearest(column, columns)
             )
     for number, row in enumerate(rows, 1):
         yield f"{match['id']}[{name}]:{number}", row

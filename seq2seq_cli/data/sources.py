@@ -24,6 +24,9 @@ class Parallel(Protocol):
 #: A path or hub id, several of them, or two parallel text files.
 Spec = str | Path | Sequence[str | Path] | Mapping[str, str | Path] | Parallel
 
+#: good rows of a stream behind which the bad ones among them are counted
+_LOOK_AT = 10_000
+
 _Reader = Callable[[Path, Fields, BadRows], Iterator[files.Record]]
 _READERS: dict[str, _Reader] = {
     ".jsonl": files.read_jsonl,
@@ -62,16 +65,50 @@ def read_rows(
         source=source, target=target, references=references, reference_separator=reference_separator
     )
     bad = BadRows(skip=on_bad_row == "skip")
-    rows: list[Row] = []
-    for part in _parts(spec):
-        before = len(rows), bad.count
-        for where, record in _records(part, fields, split, bad):
-            if (row := fields.row(record, where, bad)) is not None:
-                rows.append(row)
-        if (len(rows), bad.count) == before:
-            raise DataError("there are no rows", where=" and ".join(map(str, part)))
+    rows = list(_good_rows(spec, fields, split, bad, streaming=False))
     bad.settle(len(rows))
     return rows
+
+
+def stream_rows(
+    spec: Spec,
+    *,
+    source: str | None = "source",
+    target: str = "target",
+    references: str | None = None,
+    reference_separator: str | None = None,
+    split: str = "train",
+    on_bad_row: str = "error",
+) -> Iterator[Row]:
+    """The rows that :func:`read_rows` gives, one at a time, none of them kept.
+
+    A bad row is an error when the next good one is come to; with ``on_bad_row="skip"`` the share of bad rows
+    so far is looked at behind every 10,000 rows and at the end.
+    """
+    fields = Fields(
+        source=source, target=target, references=references, reference_separator=reference_separator
+    )
+    skip = on_bad_row == "skip"
+    bad, good, told = BadRows(skip=skip), 0, 0
+    for row in _good_rows(spec, fields, split, bad, streaming=True):
+        good += 1
+        if bad.count > told and (not skip or good % _LOOK_AT == 0):
+            bad.settle(good)
+            told = bad.count
+        yield row
+    if bad.count > told:
+        bad.settle(good)
+
+
+def _good_rows(spec: Spec, fields: Fields, split: str, bad: BadRows, *, streaming: bool) -> Iterator[Row]:
+    for part in _parts(spec):
+        good, before = 0, bad.count
+        for where, record in _records(part, fields, split, bad, streaming=streaming):
+            if (row := fields.row(record, where, bad)) is not None:
+                good += 1
+                yield row
+        if not good and bad.count == before:
+            raise DataError("there are no rows", where=" and ".join(map(str, part)))
 
 
 def check_paths(spec: Spec, *, source: str | None = "source") -> None:
@@ -105,12 +142,14 @@ def _parts(spec: Spec) -> Iterator[tuple[str] | tuple[str, str]]:
 
 
 def _records(
-    part: tuple[str] | tuple[str, str], fields: Fields, split: str, bad: BadRows
+    part: tuple[str] | tuple[str, str], fields: Fields, split: str, bad: BadRows, *, streaming: bool
 ) -> Iterator[files.Record]:
     if len(part) == 2:
         return files.read_parallel(_existing(part[0]), _existing(part[1]), fields, bad)
     reader = _reader(part[0], fields.source)
-    return read_hub(part[0], fields, split) if reader is None else reader(Path(part[0]), fields, bad)
+    if reader is None:
+        return read_hub(part[0], fields, split, streaming=streaming)
+    return reader(Path(part[0]), fields, bad)
 
 
 def _reader(name: str, source: str | None) -> _Reader | None:

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field
 
 from seq2seq_cli.decoding.wishes import extremes, refuse, unknown_file
 from seq2seq_cli.errors import Finding, UsageError
-from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
+from seq2seq_cli.recipe.checks import generation_problems, merge_generation
 from seq2seq_cli.recipe.fields import Count, CountOrZero, Id, Ids, Texts, Words
 from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
+from seq2seq_cli.recipe.problems import Problem
 from seq2seq_cli.recipe.validation import validate
 
 if TYPE_CHECKING:

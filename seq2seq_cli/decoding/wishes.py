@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError
-from seq2seq_cli.recipe.checks import Problem
+from seq2seq_cli.recipe.problems import Problem
 
 #: each takes a cache of its own, and a search over more was never of use
 MOST_WAYS = 1000

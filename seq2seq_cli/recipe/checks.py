@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from seq2seq_cli.errors import UsageError
-from seq2seq_cli.recipe.fields import Section
 from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
 from seq2seq_cli.recipe.grammar import check_grammar
+from seq2seq_cli.recipe.problems import Problem, changed, problem
 from seq2seq_cli.recipe.sections import (
     LOSS_METRICS,
     PAIRED,
@@ -19,20 +18,7 @@ from seq2seq_cli.recipe.sections import (
     SideSection,
     TrainingSection,
 )
-from seq2seq_cli.recipe.yaml12 import Path
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with the values at ``paths`` (the first is where it is shown), and what to do."""
-
-    what: str
-    remedy: str
-    paths: tuple[Path, ...]
-
-
-def _problem(what: str, remedy: str, *keys: str) -> Problem:
-    return Problem(what, remedy, tuple(tuple(key.split(".")) for key in keys))
+from seq2seq_cli.recipe.streams import streaming_problems
 
 
 def recipe_problems(recipe: RecipeFile) -> Iterator[Problem]:
@@ -46,10 +32,11 @@ def recipe_problems(recipe: RecipeFile) -> Iterator[Problem]:
     yield from _lora(recipe)
     yield from _training(recipe.training)
     yield from _groups(recipe)
+    yield from streaming_problems(recipe)
     yield from _validation(recipe)
     if "training" in recipe.model_fields_set and recipe.data.train is None:
         remedy = "add train: FILE to the data section"
-        yield _problem("a recipe that trains needs data.train", remedy, "training", "data.train")
+        yield problem("a recipe that trains needs data.train", remedy, "training", "data.train")
     yield from generation_problems(recipe.generation, "generation.")
 
 
@@ -64,31 +51,31 @@ def generation_problems(
         what = f"num_return_sequences {wanted} is more than num_beams {beams}"
         keys = (f"{prefix}num_return_sequences", f"{prefix}num_beams")
         remedy = f"raise num_beams to {wanted}"
-        yield _problem(what, remedy if beams > 1 else f"{remedy} or turn on do_sample", *keys)
+        yield problem(what, remedy if beams > 1 else f"{remedy} or turn on do_sample", *keys)
     lowest, highest = section.min_new_tokens, section.max_new_tokens
     if lowest and highest and lowest > highest:
         keys = (f"{prefix}min_new_tokens", f"{prefix}max_new_tokens")
-        yield _problem(f"min_new_tokens {lowest} is more than max_new_tokens {highest}", "swap them?", *keys)
+        yield problem(f"min_new_tokens {lowest} is more than max_new_tokens {highest}", "swap them?", *keys)
     if section.grammar is not None:
         try:
             check_grammar(section.grammar)
         except UsageError as error:
             for each in error.findings:
                 what = f"{each.what} ({each.where})" if each.where else each.what
-                yield _problem(what, each.remedy, f"{prefix}grammar")
+                yield problem(what, each.remedy, f"{prefix}grammar")
     yield from strategy_problems(section, prefix, complete=complete)
     if section.do_sample is False:
         for name in SAMPLING_OPTIONS:
             if getattr(section, name) is not None and not (name == "top_k" and section.penalty_alpha):
                 keys = (f"{prefix}{name}", f"{prefix}do_sample")
-                yield _problem(f"{name} has no effect when do_sample is false", f"remove {name}", *keys)
+                yield problem(f"{name} has no effect when do_sample is false", f"remove {name}", *keys)
 
 
 def strategy_problems(section: GenerationSection, prefix: str, *, complete: bool) -> Iterator[Problem]:
     """Options of different strategies, and a strategy without what it needs."""
 
     def clash(what: str, remedy: str, *names: str) -> Problem:
-        return _problem(what, remedy, *(prefix + name for name in names))
+        return problem(what, remedy, *(prefix + name for name in names))
 
     unset = 1 if complete else None
     beams = unset if section.num_beams is None else section.num_beams
@@ -162,14 +149,14 @@ def _objective(recipe: RecipeFile) -> Iterator[Problem]:
     asked = "training.objective"
     if objective in ("seq2seq", "denoise") and model.encoder is None:
         what, remedy = f"{objective} needs model.encoder", "name a checkpoint, or family: ..."
-        yield _problem(what, remedy, "model.encoder", asked)
-    for name in sorted(_changed(recipe.training) & _OF_ONE_OBJECTIVE.keys()):
+        yield problem(what, remedy, "model.encoder", asked)
+    for name in sorted(changed(recipe.training) & _OF_ONE_OBJECTIVE.keys()):
         if objective != (wanted := _OF_ONE_OBJECTIVE[name]):
             what = f"{name} belongs to {wanted}, not to {objective}"
-            yield _problem(what, f"remove {name}", f"training.{name}", asked)
+            yield problem(what, f"remove {name}", f"training.{name}", asked)
     if objective == "denoise" and recipe.data.source_prefix:
         what = "denoise makes its sources from the texts, nothing stands before them"
-        yield _problem(what, "remove source_prefix", "data.source_prefix", asked)
+        yield problem(what, "remove source_prefix", "data.source_prefix", asked)
     if objective == "causal_lm":
         yield from _one_sided(model, "causal_lm", needed="decoder", other="encoder")
     if objective in ("masked_lm", "prefix_lm"):
@@ -179,39 +166,39 @@ def _objective(recipe: RecipeFile) -> Iterator[Problem]:
 def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) -> Iterator[Problem]:
     asked = "training.objective"
     if getattr(model, needed) is None:
-        yield _problem(f"{objective} needs model.{needed}", f"name the {needed}", f"model.{needed}", asked)
+        yield problem(f"{objective} needs model.{needed}", f"name the {needed}", f"model.{needed}", asked)
     if getattr(model, other) is not None:
         what = f"{objective} trains the {needed} alone"
-        yield _problem(what, f"remove model.{other}", f"model.{other}", asked)
+        yield problem(what, f"remove model.{other}", f"model.{other}", asked)
     if model.share != "none":
-        yield _problem(f"{objective} has one side, nothing to share", "remove share", "model.share", asked)
+        yield problem(f"{objective} has one side, nothing to share", "remove share", "model.share", asked)
     if model.random in (other, "both"):
         what = f"{objective} has no {other} to start fresh"
-        yield _problem(what, f"write random: {needed} or none", "model.random", asked)
+        yield problem(what, f"write random: {needed} or none", "model.random", asked)
     unused = "source" if other == "encoder" else "target"
     if getattr(model.tokenizers, unused) is not None:
         key = f"model.tokenizers.{unused}"
-        yield _problem(f"{objective} has no {unused} tokenizer", f"remove {unused}", key, asked)
+        yield problem(f"{objective} has no {unused} tokenizer", f"remove {unused}", key, asked)
 
 
 def _side(side: SideSection, at: str) -> Iterator[Problem]:
     if side.checkpoint is None and side.family is None:
-        yield _problem(f"{at} names neither checkpoint nor family", "add one of the two", at)
+        yield problem(f"{at} names neither checkpoint nor family", "add one of the two", at)
     if side.checkpoint is not None and side.family is not None:
         remedy = "keep checkpoint to load weights, family to train from scratch"
-        yield _problem("checkpoint and family exclude each other", remedy, f"{at}.family", f"{at}.checkpoint")
+        yield problem("checkpoint and family exclude each other", remedy, f"{at}.family", f"{at}.checkpoint")
         return
     if side.checkpoint is not None and side.config:
         remedy = "write set: to override the checkpoint's configuration"
-        yield _problem("config belongs to a side with family", remedy, f"{at}.config", f"{at}.family")
+        yield problem("config belongs to a side with family", remedy, f"{at}.config", f"{at}.family")
     if side.family is not None:
         if side.random:
-            yield _problem(
+            yield problem(
                 "a side with family is always fresh", "remove random", f"{at}.random", f"{at}.family"
             )
         if side.set:
             remedy = "write these keys into config:"
-            yield _problem("set belongs to a side with checkpoint", remedy, f"{at}.set", f"{at}.family")
+            yield problem("set belongs to a side with checkpoint", remedy, f"{at}.set", f"{at}.family")
 
 
 def _lora(recipe: RecipeFile) -> Iterator[Problem]:
@@ -220,14 +207,14 @@ def _lora(recipe: RecipeFile) -> Iterator[Problem]:
         return
     if model.share == "all":
         what, remedy = "lora would part sides that share all parameters", "write share: embeddings or none"
-        yield _problem(what, remedy, "model.lora", "model.share")
+        yield problem(what, remedy, "model.lora", "model.share")
     if model.random == "both":
-        yield _problem(
+        yield problem(
             "lora updates what was loaded, and nothing is", "remove it", "model.lora", "model.random"
         )
     for part in sorted(set(lora.parts) & set(model.freeze)) if "parts" in lora.model_fields_set else ():
         what = f"lora is to update the {part}, and freeze to leave it alone"
-        yield _problem(what, "keep one of them", "model.lora.parts", "model.freeze")
+        yield problem(what, "keep one of them", "model.lora.parts", "model.freeze")
 
 
 def _model(model: ModelSection) -> Iterator[Problem]:
@@ -236,31 +223,31 @@ def _model(model: ModelSection) -> Iterator[Problem]:
         replaced = getattr(model.tokenizers, text) is not None
         if side is not None and side.tokenizer is not None and replaced:
             keys = (f"model.tokenizers.{text}", f"model.{side_name}.tokenizer")
-            yield _problem(f"two tokenizers for the {text}", "keep one of them", *keys)
+            yield problem(f"two tokenizers for the {text}", "keep one of them", *keys)
         if side is not None and side.checkpoint is None and side.family and not (side.tokenizer or replaced):
             remedy = "add tokenizer: {train: bpe, vocab_size: N}, or a checkpoint reference"
             key = f"model.{side_name}"
-            yield _problem(f"the {side_name} from scratch needs a tokenizer", remedy, key, "model.tokenizers")
+            yield problem(f"the {side_name} from scratch needs a tokenizer", remedy, key, "model.tokenizers")
 
 
 def _training(training: TrainingSection) -> Iterator[Problem]:
     if training.tokens_per_batch and training.per_device_train_batch_size:
         keys = ("training.tokens_per_batch", "training.per_device_train_batch_size")
         remedy = "keep one of them"
-        yield _problem("tokens_per_batch and per_device_train_batch_size exclude each other", remedy, *keys)
+        yield problem("tokens_per_batch and per_device_train_batch_size exclude each other", remedy, *keys)
     others = ["adafactor"]
     if training.optim == "adafactor":
         others = ["adam_beta1", "adam_beta2", "adam_epsilon"]
-    for name in sorted(_changed(training) & set(others)):
+    for name in sorted(changed(training) & set(others)):
         what = f"{name} has no effect on optim: {training.optim}"
-        yield _problem(what, f"remove {name}, or change optim", f"training.{name}", "training.optim")
-    if training.cache_encoder_states is False and "encoder_cache_mb" in _changed(training):
+        yield problem(what, f"remove {name}, or change optim", f"training.{name}", "training.optim")
+    if training.cache_encoder_states is False and "encoder_cache_mb" in changed(training):
         keys = ("training.encoder_cache_mb", "training.cache_encoder_states")
-        yield _problem("encoder_cache_mb has no effect without a cache", "remove one of them", *keys)
+        yield problem("encoder_cache_mb has no effect without a cache", "remove one of them", *keys)
     if training.lr_scheduler_type == "constant" and training.warmup_steps:
         remedy = "write lr_scheduler_type: constant_with_warmup"
         keys = ("training.warmup_steps", "training.lr_scheduler_type")
-        yield _problem("the constant schedule has no warm-up", remedy, *keys)
+        yield problem("the constant schedule has no warm-up", remedy, *keys)
 
 
 def _groups(recipe: RecipeFile) -> Iterator[Problem]:
@@ -279,11 +266,11 @@ def _groups(recipe: RecipeFile) -> Iterator[Problem]:
         if group is None:
             continue
         if part in absent.get(objective, ()):
-            yield _problem(f"{objective} has no {part}", f"remove the group {part}", at, asked)
+            yield problem(f"{objective} has no {part}", f"remove the group {part}", at, asked)
         frozen = "model.freeze" if part in recipe.model.freeze else f"{at}.freeze" if group.freeze else ""
-        for name in sorted(_changed(group) - {"freeze"}) if frozen else ():
+        for name in sorted(changed(group) - {"freeze"}) if frozen else ():
             what = f"{name} has no effect on a frozen part"
-            yield _problem(what, f"remove it, or {frozen}", f"{at}.{name}", frozen)
+            yield problem(what, f"remove it, or {frozen}", f"{at}.{name}", frozen)
         yield from _course(group, recipe.training, at)
 
 
@@ -292,12 +279,12 @@ def _course(group: GroupSection, training: TrainingSection, at: str) -> Iterator
     if group.freeze_after is not None and group.freeze_after <= group.freeze_steps:
         what = f"freeze_after {group.freeze_after} leaves no step behind freeze_steps {group.freeze_steps}"
         remedy = "both count from the start of the run"
-        yield _problem(what, remedy, f"{at}.freeze_after", f"{at}.freeze_steps")
+        yield problem(what, remedy, f"{at}.freeze_after", f"{at}.freeze_steps")
     schedule = group.lr_scheduler_type or training.lr_scheduler_type
     if schedule == "constant" and group.warmup_steps:
         remedy = "write lr_scheduler_type: constant_with_warmup"
         said = f"{at if group.lr_scheduler_type else 'training'}.lr_scheduler_type"
-        yield _problem("the constant schedule has no warm-up", remedy, f"{at}.warmup_steps", said)
+        yield problem("the constant schedule has no warm-up", remedy, f"{at}.warmup_steps", said)
 
 
 _NEEDS_VALIDATION = (
@@ -310,25 +297,20 @@ _NEEDS_VALIDATION = (
 )
 
 
-def _changed(section: Section) -> set[str]:
-    """The keys whose values differ from the defaults."""
-    return set(section.model_dump(exclude_defaults=True))
-
-
 def _validation(recipe: RecipeFile) -> Iterator[Problem]:
     """Options that need validation rows, or text generated from them."""
     training = recipe.training
     if recipe.data.validation is None:
-        for name in sorted(_changed(training) & set(_NEEDS_VALIDATION)):
+        for name in sorted(changed(training) & set(_NEEDS_VALIDATION)):
             if getattr(training, name) is not False:
                 what, remedy = f"{name} needs validation rows", f"add data.validation, or remove {name}"
-                yield _problem(what, remedy, f"training.{name}", "data.validation")
+                yield problem(what, remedy, f"training.{name}", "data.validation")
         return
     if training.metric_for_best_model in LOSS_METRICS:
         return
     name, keys = training.metric_for_best_model, ("training.metric_for_best_model", "training.eval_samples")
     if training.eval_samples == 0:
-        yield _problem(f"{name} needs generated text", "raise eval_samples, or use loss", *keys)
+        yield problem(f"{name} needs generated text", "raise eval_samples, or use loss", *keys)
     if training.objective not in PAIRED:
         keys = ("training.metric_for_best_model", "training.objective")
-        yield _problem(f"{training.objective} is not scored by {name}", "use loss or perplexity", *keys)
+        yield problem(f"{training.objective} is not scored by {name}", "use loss or perplexity", *keys)

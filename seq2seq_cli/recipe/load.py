@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 from seq2seq_cli import resources
 from seq2seq_cli.errors import Finding, UsageError, nearest
 from seq2seq_cli.recipe import yaml12
-from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation, recipe_problems
+from seq2seq_cli.recipe.checks import generation_problems, merge_generation, recipe_problems
 from seq2seq_cli.recipe.generation import GenerationSection
+from seq2seq_cli.recipe.problems import Problem
 from seq2seq_cli.recipe.sections import (
     SMALLER_IS_BETTER,
     DataSection,

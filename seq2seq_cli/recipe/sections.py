@@ -176,6 +176,12 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip counts bad rows, at most 1 %"
     )
+    streaming: bool = Field(
+        default=False, description="read training rows as they are needed; needs max_steps"
+    )
+    buffer_size: Annotated[int, Field(ge=2, le=10_000_000)] = Field(
+        default=16384, description="of streaming: rows held at a time, and shuffled among themselves"
+    )
 
 
 class GroupSection(Section):

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from seq2seq_cli.errors import Finding, UsageError
-from seq2seq_cli.recipe.checks import Problem, generation_problems, merge_generation
+from seq2seq_cli.recipe.checks import generation_problems, merge_generation
 from seq2seq_cli.recipe.fields import Count, Section, Text, expected
 from seq2seq_cli.recipe.generation import GenerationSection
+from seq2seq_cli.recipe.problems import Problem
 from seq2seq_cli.recipe.validation import validate
 from seq2seq_cli.recipe.yaml12 import Document, Path
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from seq2seq_cli.errors import nearest
-from seq2seq_cli.recipe.checks import Problem
+from seq2seq_cli.recipe.problems import Problem
 from seq2seq_cli.recipe.sections import RecipeFile
 from seq2seq_cli.recipe.yaml12 import Path
 

@@ -10,15 +10,17 @@ from seq2seq_cli.data.denoised import DenoiseDataset
 from seq2seq_cli.data.noise import DEFAULTS, Noise
 from seq2seq_cli.data.packed import PackedDataset
 from seq2seq_cli.data.rows import Row
+from seq2seq_cli.data.streamed import StreamedDataset
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import EncoderDecoder, Seq2Seq
 from seq2seq_cli.recipe import Recipe, where_of
 from seq2seq_cli.text.tokenizer import Tokenizer
 
-Dataset = PairDataset | TextDataset | PackedDataset | DenoiseDataset
+Whole = PairDataset | TextDataset | PackedDataset | DenoiseDataset
+Dataset = Whole | StreamedDataset[Whole]
 
 
-def make_dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Dataset:
+def make_dataset(recipe: Recipe, bundle: Bundle, rows: Sequence[Row]) -> Whole:
     """``rows`` tokenized for the recipe's objective and cut to what it and the model allow.
 
     CheckpointError without tokenizers or special ids; UsageError where they do not fit the objective.

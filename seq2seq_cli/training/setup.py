@@ -14,7 +14,8 @@ from seq2seq_cli import console
 from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
 from seq2seq_cli.data.batches import plan_epoch, plan_validation
 from seq2seq_cli.data.rows import Row
-from seq2seq_cli.data.sources import check_paths, read_rows
+from seq2seq_cli.data.sources import check_paths, read_rows, stream_rows
+from seq2seq_cli.data.streamed import StreamedDataset, Windows
 from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.errors import DataError, Finding, UsageError
 from seq2seq_cli.model import Stack
@@ -66,7 +67,9 @@ class Prepared:
         return self.train.batch(indices, epoch=epoch)
 
     def where(self, row: int) -> str:
-        """The place of a training row, for messages."""
+        """The place of a training row of the window or epoch that was collated last, for messages."""
+        if isinstance(self.train, StreamedDataset):
+            return self.train.where(row)
         return self.train_rows[row].where
 
     def source_of(self, row: Row) -> str:
@@ -85,6 +88,8 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     check_optimizer(training.optim, where=where_of(recipe, "training.optim"))
     require_trackers(recipe)
     rows, validation_rows = _read(recipe)
+    windows = rows if isinstance(rows, Windows) else None
+    rows = rows[0] if isinstance(rows, Windows) else rows
     bundle = _model(recipe, rows, checkpoint)
     model = bundle.model
     # Weights that are views of a mapped file lie at odd addresses, where the matrix library may round
@@ -96,8 +101,8 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         if isinstance(module, Stack):
             module.recomputes = training.gradient_checkpointing
     make = partial(make_dataset, recipe, bundle)
-    train = make(rows)
-    console.say(f"training rows: {train.summary}")
+    train = make(rows) if windows is None else StreamedDataset(windows, make)
+    console.say(f"training rows{', first window' if windows else ''}: {train.summary}")
     validation = make(validation_rows) if validation_rows else None
     if validation is not None:
         console.say(f"validation rows: {validation.summary}")
@@ -161,7 +166,7 @@ def _check_precision(recipe: Recipe) -> None:
         )
 
 
-def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
+def _read(recipe: Recipe) -> tuple[list[Row] | Windows, list[Row]]:
     """Rows to learn from and to validate with; every missing file is reported at once."""
     data = recipe.data
     source = data.source if recipe.training.objective in PAIRED else None
@@ -175,18 +180,19 @@ def _read(recipe: Recipe) -> tuple[list[Row], list[Row]]:
     if findings:
         raise DataError(findings=findings)
 
-    def rows(spec: Any, split: str) -> list[Row]:
-        return read_rows(
-            spec,
-            source=source,
-            target=data.target,
-            references=data.references,
-            reference_separator=data.reference_separator,
-            split=split,
-            on_bad_row=data.on_bad_row,
-        )
-
-    return rows(data.train, "train"), rows(data.validation, "validation") if data.validation else []
+    named: dict[str, Any] = {
+        "source": source,
+        "target": data.target,
+        "references": data.references,
+        "reference_separator": data.reference_separator,
+        "on_bad_row": data.on_bad_row,
+    }
+    validation = read_rows(data.validation, split="validation", **named) if data.validation else []
+    assert data.train is not None  # asked for before
+    if data.streaming:
+        open_rows = partial(stream_rows, data.train, split="train", **named)
+        return Windows(open_rows, data.buffer_size), validation
+    return read_rows(data.train, split="train", **named), validation
 
 
 def _model(recipe: Recipe, rows: Sequence[Row], checkpoint: Checkpoint | None) -> Bundle:
@@ -227,8 +233,9 @@ def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
     batches_per_step = training.gradient_accumulation_steps * processes
 
     def batches(epoch: int) -> list[list[int]]:
+        data = train.window(epoch) if isinstance(train, StreamedDataset) else train
         return plan_epoch(
-            train.lengths,
+            data.lengths,
             seed=training.seed,
             epoch=epoch,
             tokens_per_batch=training.tokens_per_batch,

@@ -148,12 +148,12 @@ def test_c1_key_of_another_section(write: Write) -> None:
 
 
 def test_c1_options_of_later_versions_are_unknown(write: Write) -> None:
-    path = write("model: {encoder: a, lora: {r: 8}}\ndata: {train: t, streaming: true}\n"
-                 "training: {report_to: x}")  # fmt: skip
+    path = write("model: {encoder: a, quantized: true}\ndata: {train: t, shards: 4}\n"
+                 "training: {world: x}")  # fmt: skip
     assert [line.split(" · ")[0] for line in findings(path)] == [
-        "unknown key 'model.lora'",
-        "unknown key 'data.streaming'",
-        "unknown key 'training.report_to'",
+        "unknown key 'model.quantized'",
+        "unknown key 'data.shards'",
+        "unknown key 'training.world'",
     ]
 
 
