@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,6 +39,12 @@ def finetune(
         bool,
         typer.Option("--dry-run", help="Report sizes, steps, memory and time; train and write nothing."),
     ] = False,
+    strategy: Annotated[
+        Literal["ddp", "fsdp2"] | None,
+        typer.Option(
+            "--strategy", help="With --dry-run and --num-processes: how the processes share the work."
+        ),
+    ] = None,
     skip_nan: Annotated[
         int | None,
         typer.Option(
@@ -58,10 +64,13 @@ def finetune(
     recipe = load_recipe(file, overrides)
     recipe = recipe if output is None else replace(recipe, output=output)
     require(recipe, *(["data.train"] if dry_run else ["data.train", "output"]), purpose="training")
+    if strategy is not None and (not dry_run or (num_processes or 1) == 1):
+        what = "--strategy asks what several processes would need"
+        raise UsageError(what, remedy="use it with --dry-run and --num-processes N")
     if dry_run:
         from seq2seq_cli.training.dry_run import dry_run as report
 
-        report(recipe, processes=num_processes or 1)
+        report(recipe, processes=num_processes or 1, strategy=strategy or "ddp")
         print(recipe.dump_yaml(), end="")
         return
     launched = "LOCAL_RANK" in os.environ

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import torch
 
 from seq2seq_cli import console
 from seq2seq_cli.data.batches import padding_share
 from seq2seq_cli.training.lora import is_update
+from seq2seq_cli.errors import ResourceError
+from seq2seq_cli.training.memory import Strategy, estimate, peak_memory, room
 from seq2seq_cli.training.run import make_accelerator, start
 from seq2seq_cli.training.setup import Prepared, prepare
 from seq2seq_cli.training.signals import StopRequest
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from seq2seq_cli.recipe import Recipe
+    from seq2seq_cli.training.loop import Trainer
 
 #: steps that are timed, after one that warms up
 _TIMED = 4
 _MB = 1e6
 
 
-def dry_run(recipe: Recipe, *, processes: int = 1) -> None:
+def dry_run(recipe: Recipe, *, processes: int = 1, strategy: Strategy = "ddp") -> None:
     """Prepare everything that ``recipe`` asks for and report on stderr; trains and writes nothing.
 
-    Raises whatever a real start would raise about recipe, data and model.
+    ``processes`` and ``strategy`` are those of the run that is asked about; everything is found out in this
+    one process. Raises whatever a real start would raise about recipe, data and model, and ResourceError
+    where the run would not fit into memory.
     """
     accelerator = make_accelerator(recipe)
     prepared = prepare(recipe, processes=processes)
     _report_parts(prepared)
     _report_steps(prepared)
-    _report_cost(prepared, accelerator)
+    trainer = start(prepared, accelerator=accelerator, stop=StopRequest())
+    lengths = prepared.train.lengths
+    largest = max(prepared.plan.epoch(0), key=lambda rows: len(rows) * int(lengths[rows].max(0).sum()))
+    trainer.state.step = max((part.freeze_steps for part in prepared.parts.parts), default=0)  # all learn
+    _report_memory(trainer, largest, processes, strategy)
+    _report_time(trainer, largest)
 
 
 def _report_parts(prepared: Prepared) -> None:
@@ -65,33 +71,45 @@ def _report_steps(prepared: Prepared) -> None:
     )
 
 
-def _report_cost(prepared: Prepared, accelerator: Accelerator) -> None:
-    trained = sum(p.numel() for part in prepared.parts.parts if not part.frozen for _, p in part.parameters)
-    weights = sum(parameter.nbytes for parameter in prepared.bundle.model.parameters())
-    trainer = start(prepared, accelerator=accelerator, stop=StopRequest())
-    plan = prepared.plan
-    largest = max(plan.epoch(0), key=lambda rows: len(rows) * int(prepared.train.lengths[rows].max(0).sum()))
-    trainer.state.step = max((part.freeze_steps for part in prepared.parts.parts), default=0)  # all learn
+def _report_memory(trainer: Trainer, largest: Sequence[int], processes: int, strategy: Strategy) -> None:
+    """What the largest batch needs; ResourceError, with the batch that would fit, where that is too much."""
+    found = replace(estimate(trainer, largest), processes=processes, strategy=strategy)
+    available = room(processes)
+    how = f", {processes} processes by {strategy.upper()}" if processes > 1 else ""
+    console.say(
+        f"memory a device{how}: about {found.peak() / _MB:,.0f} MB with the largest batch "
+        f"({len(largest):,} rows); for one process: weights {found.weights / _MB:,.0f} MB, optimizer "
+        f"{found.optimizer / _MB:,.0f} MB, "
+        + (f"average {found.average / _MB:,.0f} MB, " if found.average else "")
+        + f"a step {found.step(found.rows) / _MB:,.0f} MB (gradients {found.gradients / _MB:,.0f} MB of it), "
+        f"the program {found.program / _MB:,.0f} MB"
+    )
+    if found.peak() <= available or trainer.training.auto_find_batch_size:
+        return
+    rows = found.fitting(available)
+    training = trainer.training
+    remedy = "not even one row fits: take a smaller model, shorter rows or gradient_checkpointing: true"
+    if rows and training.tokens_per_batch:
+        remedy = f"tokens_per_batch: {training.tokens_per_batch * rows // len(largest)} would fit"
+    elif rows:
+        remedy = f"per_device_train_batch_size: {rows} would fit"
+    raise ResourceError(
+        f"the run needs about {found.peak() / _MB:,.0f} MB a device, and there are {available / _MB:,.0f} MB",
+        remedy=remedy,
+    )
+
+
+def _report_time(trainer: Trainer, largest: Sequence[int]) -> None:
+    plan = trainer.prepared.plan
     trainer.step([largest])
     timed = min(_TIMED, plan.steps_in(0))
     started = time.monotonic()
     for position in range(timed):
         trainer.step(plan.step(0, position))
     seconds = (time.monotonic() - started) / timed
-    console.say(
-        f"memory: weights {weights / _MB:,.0f} MB, gradients {4 * trained / _MB:,.0f} MB, AdamW "
-        f"{8 * trained / _MB:,.0f} MB; highest seen here, with the largest batch: {_peak() / _MB:,.0f} MB"
-    )
     whole = int(seconds * plan.total)
     console.say(
-        f"time: {seconds:.3f} s a step on {accelerator.device}, about {whole // 3600}:{whole // 60 % 60:02}:"
-        f"{whole % 60:02} for {plan.total:,} steps, validation and saving aside"
+        f"time: {seconds:.3f} s a step on {trainer.accelerator.device}, about "
+        f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} for {plan.total:,} steps, validation and "
+        f"saving aside; highest memory seen here: {peak_memory() / _MB:,.0f} MB"
     )
-
-
-def _peak() -> float:
-    """Most memory in use so far, in bytes: the GPU's, else the process's."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated())
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)

@@ -202,7 +202,7 @@ def explained(
 def limits() -> str:
     """The limits of memory that this process lives under, in words."""
     found = []
-    if torch.cuda.is_available():
+    if torch.cuda.isavailable():
         free, total = torch.cuda.mem_get_info()
         found.append(f"GPU: {free // _MB:,} of {total // _MB:,} MB free")
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -211,7 +211,7 @@ def limits() -> str:
     group = _number(Path("/sys/fs/cgroup/memory.max"))
     if group is not None:
         found.append(f"memory limited to {group // _MB:,} MB by its control group")
-    free_memory = _available()
+    free_memory = available()
     if free_memory is not None:
         found.append(f"{free_memory // _MB:,} MB free")
     return ", ".join(found) or "no limit is known"
@@ -224,7 +224,7 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _available() -> int | None:
+def available() -> int | None:
     """Bytes that the system, or the control group, still has."""
     known = []
     try:
@@ -248,10 +248,10 @@ def _limited() -> Iterator[None]:
     except OSError:  # another system than Linux: the trial goes without
         yield
         return
-    room = _available()
+    room = available()
     if soft != resource.RLIM_INFINITY:
         room = soft - taken if room is None else min(room, soft - taken)
-    if room is None or torch.cuda.is_available():  # a GPU maps far more addresses than it uses memory
+    if room is None or torch.cuda.isavailable():  # a GPU maps far more addresses than it uses memory
         yield
         return
     resource.setrlimit(resource.RLIMIT_AS, (taken + int(_SHARE * max(0, room)), hard))

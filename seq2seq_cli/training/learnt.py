@@ -32,6 +32,11 @@ class Learnt:
         if decay is not None:
             self._averages = [parameter.detach().clone() for parameter in self._parameters.values()]
 
+    @property
+    def nbytes(self) -> int:
+        """What the averages take."""
+        return sum(average.nbytes for average in self._averages)
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the parameters after ``step`` (from 0) into their averages."""

@@ -1,0 +1,244 @@
+"""How much memory a training step needs, worked out from two small ones."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from seq2seq_cli.data.batch import Batch
+from seq2seq_cli.model.losses import IGNORED, summed_loss
+from seq2seq_cli.training.fitting import available
+from seq2seq_cli.training.module import tensors_of
+
+if TYPE_CHECKING:
+    from seq2seq_cli.training.loop import Trainer
+
+Strategy = Literal["ddp", "fsdp2"]
+_PHASES = ("forward", "backward", "update")
+#: what the C library's allocator takes for tensors of ever changing sizes, over what they hold: blocks that
+#: were given back lie between others and fit nothing. Measured on Linux after a few steps: 1.3 to 1.5
+_SCATTERED = 1.35
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Bytes on one device while a batch of ``rows`` is learnt from.
+
+    ``program``: the process with everything but tensors of the model. ``base`` and ``by_row``: the highest
+    that tensors made within a step come to in each of its phases, gradients included: base + by_row * rows.
+    ``scattered``: what the allocator takes for each byte of them. ``unit``: the parameters that FSDP holds
+    whole at one time.
+    """
+
+    rows: int
+    program: float
+    weights: float
+    gradients: float
+    optimizer: float
+    average: float
+    base: tuple[float, ...]
+    by_row: tuple[float, ...]
+    unit: float
+    scattered: float = 1.0
+    processes: int = 1
+    strategy: Strategy = "ddp"
+
+    def step(self, rows: int) -> float:
+        """What a step takes at its highest beside what lasts."""
+        return self.scattered * max(b + rows * each for b, each in zip(self.base, self.by_row, strict=True))
+
+    @property
+    def lasting(self) -> float:
+        """What stays between steps: weights, the optimizer's state and a running average of the weights."""
+        return self.weights + self.optimizer + self.average
+
+    def peak(self, rows: int | None = None) -> float:
+        """The most that one device needs.
+
+        DDP collects the gradients a second time, in buckets. FSDP2 (``fully_shard`` of each layer, then of
+        the whole) divides what lasts and the gradients among the processes, and holds one unit whole: its
+        weights and its gradients.
+        """
+        rows = self.rows if rows is None else rows
+        if self.processes == 1:
+            return self.program + self.lasting + self.step(rows)
+        if self.strategy == "ddp":
+            return self.program + self.lasting + self.step(rows) + self.gradients
+        shard = (self.lasting + self.gradients) / self.processes
+        activations = max(self.step(rows) - self.gradients, rows * max(self.by_row))
+        return self.program + shard + activations + 2 * self.unit
+
+    def fitting(self, room: float) -> int:
+        """The most rows, of the same lengths, whose peak is within ``room``; 0 when not even one is."""
+        rows = self.rows
+        while rows and self.peak(rows) > room:
+            rows = min(rows - 1, math.ceil(rows * 0.98))
+        return rows
+
+
+def estimate(trainer: Trainer, rows: Sequence[int]) -> Estimate:
+    """The memory of learning from the training rows ``rows``, from steps on an eighth and a quarter of them.
+
+    The model is changed by it. What the steps make is counted tensor by tensor; what the libraries take for
+    themselves is not seen, but is in ``program`` once they have warmed up.
+    """
+    batch = trainer.prepared.collate(rows, 0)
+    few = max(1, len(rows) // 8)
+    more = min(len(rows), max(2, len(rows) // 4))
+    _fill_buffers(trainer, batch)
+    _step(trainer, _part(batch, few))  # the optimizer makes its state, and libraries warm up
+    low = _step(trainer, _part(batch, few))
+    high = _step(trainer, _part(batch, more)) if more > few else low
+    by_row = tuple(max(0.0, (h - l) / max(1, more - few)) for l, h in zip(low, high, strict=True))  # noqa: E741
+    model = trainer.prepared.bundle.model
+    trained = [p for part in trainer.parts.parts if not part.frozen for _, p in part.parameters]
+    states: list[Any] = [
+        value for state in trainer.plain_optimizer.state.values() for value in state.values()
+    ]
+    found = Estimate(
+        rows=len(rows),
+        program=0.0,
+        weights=sum(p.nbytes for p in model.parameters()),
+        gradients=sum(p.nbytes for p in trained),
+        optimizer=float(sum(value.nbytes for value in states if isinstance(value, Tensor))),
+        average=trainer.learnt.nbytes,
+        base=tuple(each - few * slope for each, slope in zip(low, by_row, strict=True)),
+        by_row=by_row,
+        unit=_unit(model),
+        scattered=_SCATTERED if trainer.accelerator.device.type == "cpu" else 1.0,
+    )
+    return replace(found, program=max(0.0, _held() - found.lasting))
+
+
+def _unit(model: torch.nn.Module) -> float:
+    """Bytes of what FSDP holds whole: what is in no layer, and the largest layer."""
+    layers = [m for name, m in model.named_modules() if name.rpartition(".")[0].endswith("layers")]
+    sizes = [sum(p.nbytes for p in layer.parameters()) for layer in layers]
+    return sum(p.nbytes for p in model.parameters()) - sum(sizes) + max(sizes, default=0)
+
+
+def _part(batch: Batch, rows: int) -> Batch:
+    """The first rows of a batch, as wide as the whole."""
+
+    def cut(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor[:rows].clone()
+
+    names = ("source_ids", "source_mask", "target_ids", "target_mask", "labels")
+    return Batch(**{name: cut(getattr(batch, name)) for name in names}, rows=batch.rows[:rows])
+
+
+def _fill_buffers(trainer: Trainer, batch: Batch) -> None:
+    """Let the loss make the buffer that it keeps as large as the whole batch will want it."""
+    stack = trainer.prepared.bundle.decoder
+    assert stack.head is not None
+    labels = batch.labels[batch.labels != IGNORED].to(trainer.accelerator.device).unsqueeze(0)
+    with torch.no_grad(), trainer.accelerator.autocast():
+        states = torch.zeros(*labels.shape, stack.config.hidden_size, device=labels.device)
+        summed_loss(stack.head, states, labels)
+
+
+def _step(trainer: Trainer, batch: Batch) -> tuple[float, ...]:
+    """Learn from ``batch``, as often as a process does in one step; the most bytes in each phase."""
+    parameters = [p for part in trainer.parts.parts for _, p in part.parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    trainer.module.train()
+    meter = _Meter()
+    highest = dict.fromkeys(_PHASES, 0.0)
+    with meter:
+        for _ in range(min(2, trainer.training.gradient_accumulation_steps)):
+            loss = trainer.module(*tensors_of(batch, trainer.accelerator.device))
+            highest["forward"] = max(highest["forward"], meter.restart())
+            trainer.accelerator.backward(loss / max(1, batch.label_count))
+            del loss
+            highest["backward"] = max(highest["backward"], meter.restart())
+        trainer.plain_optimizer.step()
+        highest["update"] = meter.restart()
+    for parameter in parameters:
+        parameter.grad = None
+    return tuple(highest.values())
+
+
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that appear while it is on, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._now = self._most = 0.0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def restart(self) -> float:
+        """The most that there was since the last call."""
+        most, self._most = self._most, self._now
+        return most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {id(t.untyped_storage()) for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                self._see(tensor.untyped_storage(), before)
+        return out
+
+    def _see(self, storage: torch.UntypedStorage, before: set[int]) -> None:
+        key = id(storage)
+        if key in before or key in self._known:
+            return
+        size = storage.nbytes()
+
+        def freed(_: object) -> None:
+            self._known.pop(key, None)
+            self._now -= size
+
+        self._known[key] = weakref.ref(storage, freed)
+        self._now += size
+        self._most = max(self._most, self._now)
+
+
+# -- what the machine has ------------------------------------------------------------------------------------
+
+
+def _held() -> float:
+    """Bytes that this process, or its part of the GPU, has now."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.memory_allocated())
+    with suppress(OSError):
+        return float(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    return peak_memory()
+
+
+def room(processes: int = 1) -> float:
+    """Bytes that this process may come to hold: on a GPU all of its memory that others do not have, else what
+    the system, its control group and ``ulimit -v`` leave, shared with the other processes of the run."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        total: float = free + torch.cuda.memory_reserved()
+        return total
+    held, free_memory = _held(), available()
+    there = math.inf if free_memory is None else held + free_memory
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return there / processes
+    with suppress(OSError):  # it limits addresses: those that hold nothing are lost
+        held -= int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return min(there / processes, soft + held)
+
+
+def peak_memory() -> float:
+    """Most memory in use so far, in bytes: the GPU's, else the process's."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
