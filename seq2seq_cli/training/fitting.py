@@ -202,7 +202,7 @@ def explained(
 def limits() -> str:
     """The limits of memory that this process lives under, in words."""
     found = []
-    if torch.cuda.isavailable():
+    if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         found.append(f"GPU: {free // _MB:,} of {total // _MB:,} MB free")
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -251,7 +251,7 @@ def _limited() -> Iterator[None]:
     room = available()
     if soft != resource.RLIM_INFINITY:
         room = soft - taken if room is None else min(room, soft - taken)
-    if room is None or torch.cuda.isavailable():  # a GPU maps far more addresses than it uses memory
+    if room is None or torch.cuda.is_available():  # a GPU maps far more addresses than it uses memory
         yield
         return
     resource.setrlimit(resource.RLIMIT_AS, (taken + int(_SHARE * max(0, room)), hard))

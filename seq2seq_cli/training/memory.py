@@ -126,7 +126,7 @@ def _unit(model: torch.nn.Module) -> float:
     """Bytes of what FSDP holds whole: what is in no layer, and the largest layer."""
     layers = [m for name, m in model.named_modules() if name.rpartition(".")[0].endswith("layers")]
     sizes = [sum(p.nbytes for p in layer.parameters()) for layer in layers]
-    return sum(p.nbytes for p in model.parameters()) - sum(sizes) + max(sizes, default=0)
+    return float(sum(p.nbytes for p in model.parameters()) - sum(sizes) + max(sizes, default=0))
 
 
 def _part(batch: Batch, rows: int) -> Batch:

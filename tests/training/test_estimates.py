@@ -82,9 +82,8 @@ def test_what_is_frozen_has_neither_gradient_nor_moments(recipe: Make) -> None:
 def test_one_sided_models_have_estimates_too(recipe: Make) -> None:
     text = ONE_SIDED.format(side="decoder", family="gpt2", config=GPT2, objective="causal_lm")
     trainer = trainer_of(recipe(text=text))
-    assert estimate(trainer, list(range(16))).step(16) == pytest.approx(
-        whole(trainer, list(range(16))), rel=0.05
-    )
+    rows = list(range(16))
+    assert foretold(trainer, rows).step(16) == pytest.approx(whole(trainer, rows), rel=0.05)
 
 
 ESTIMATE = Estimate(
@@ -114,7 +113,7 @@ def test_what_would_fit(there: float, rows: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ((), r"tokens_per_batch: (\d+) would fit"),
+        (("training.tokens_per_batch=480",), r"tokens_per_batch: (\d+) would fit"),
         (ROWS, r"per_device_train_batch_size: (\d+) would fit"),
     ],
 )
@@ -132,7 +131,7 @@ def test_a_run_that_cannot_fit_says_which_batch_would(
     assert error.value.exit_code == 6
     found = re.search(says, str(error.value))
     assert found
-    whole = 96 if not changes else 16
+    whole = 16 if changes == ROWS else 480
     assert int(found[1]) == pytest.approx(whole / 2, abs=whole / 8)
     monkeypatch.setattr(dry, "room", lambda processes: 1.0)
     with pytest.raises(ResourceError, match="not even one row fits"):

@@ -102,7 +102,7 @@ def test_the_largest_batch_that_fits_is_found_once_and_learns_the_same(
     asked = recipe("training.dropout=0", text=WIDE)
     finetune(asked)
     whole = learnt(wide / "runs/wide")
-    monkeypatch.setattr(fitting, "_available", lambda: 300 * 2**20)
+    monkeypatch.setattr(fitting, "available", lambda: 300 * 2**20)
     auto = recipe("training.dropout=0", "training.auto_find_batch_size=true", "output=runs/auto", text=WIDE)
     finetune(auto)
     assert "the largest batch that fits: tokens_per_batch: " in capsys.readouterr().err
