@@ -240,5 +240,8 @@ def peak_memory() -> float:
     """Most memory in use so far, in bytes: the GPU's, else the process's."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
+    with suppress(OSError, StopIteration):  # what getrusage tells may be a large parent's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     scale = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
