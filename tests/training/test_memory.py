@@ -138,6 +138,7 @@ def test_torch_compile_without_a_compiler_is_refused(recipe: Make, monkeypatch: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own ways while it translates
 def test_what_torch_compile_makes_learns_the_same(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gradients(trainer_of(recipe("training.dropout=0")), [[0, 1, 2]], monkeypatch)
     made = trainer_of(recipe("training.dropout=0", "training.torch_compile=true"))
