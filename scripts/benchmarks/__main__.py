@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import products, shown
+from benchmarks import learning, products, shown
 from benchmarks.ctranslate import convert
 from benchmarks.decoding import decode_rows
+from benchmarks.epoch import epoch_rows
 from benchmarks.families import FAMILIES, OLD, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
@@ -25,12 +26,17 @@ from benchmarks.scale import decode_points, line_points
 from benchmarks.worker import Worker
 from benchmarks.workload import FULL, MODES, QUICK, Size, parts_of, write_bart, write_pair
 
+#: what of training is measured: W2 and W2b
+_TRAINING = ("step", "epoch")
 _PEERS = ("transformers", "ctranslate2")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one kind of benchmark; 0 when it ran, whatever it found."""
-    options = _options(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] in (["quality"], ["warm-start"]):
+        return learning.main(given)
+    options = _options(given)
     size = QUICK if options.quick else FULL
     measure = {"products": _products, "scale": _scale}.get(options.kind, _beside)
     with tempfile.TemporaryDirectory() as place:
@@ -61,7 +67,7 @@ def _beside(
         write_pair(folder, QUICK if small else size, tokenizer=options.kind == "startup")
     kinds: dict[str, Callable[..., Iterator[Row]]] = {
         "decode": partial(decode_rows, modes=modes),
-        "train": train_rows,
+        "train": partial(_training, parts=options.only or _TRAINING, count=options.texts or size.pairs),
         "startup": startup_rows,
         "load": load_rows,
         "sampling": sampling_rows,
@@ -74,6 +80,13 @@ def _beside(
         _say(f"  {row.name}: {row.s2s:.4g} and {row.peer:.4g} {row.unit}")
         rows.append(row)
     return {"pairs": pairs, "rows": [row.as_json() for row in rows]}, shown.rows(rows, options.peer)
+
+
+def _training(folder: Path, size: Size, *, parts: Sequence[str], count: int, **given: Any) -> Iterator[Row]:
+    if "step" in parts:
+        yield from train_rows(folder, size, **given)
+    if "epoch" in parts:
+        yield from epoch_rows(folder, size, count=count, **given)
 
 
 def _scale(
@@ -114,7 +127,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Speed and memory of s2s beside another program: same weights, same inputs, same number "
-        "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios.",
+        "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios. What is "
+        "learnt in the same minutes: scripts/bench quality|warm-start --help.",
     )
     kinds = ("decode", "train", "startup", "load", "families", "scale", "products", "sampling")
     parser.add_argument("kind", choices=kinds, help="what is measured")
@@ -122,10 +136,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*modes, *FAMILIES),
+        choices=(*modes, *_TRAINING, *FAMILIES),
         metavar="ROW",
-        help=f"of decode ({', '.join(modes)}) or families (a family's name): this row (may be repeated)",
+        help=f"of decode ({', '.join(modes)}), train ({', '.join(_TRAINING)}) or families (a family's name): "
+        "this row (may be repeated)",
     )
+    parser.add_argument("--texts", type=_count, help=f"of train: pairs of W2b's epoch (default {FULL.pairs})")
     parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5, of scale 3)")
     parser.add_argument("--threads", type=_count, default=2, help="threads of each program (default 2)")
     parser.add_argument(
@@ -143,7 +159,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"{options.kind} is not measured beside ctranslate2, only decode is")
     if options.plot and options.kind != "scale":
         parser.error(f"--plot draws scale, not {options.kind}")
-    known = {"decode": MODES[options.peer], "families": FAMILIES}.get(options.kind, ())
+    if options.texts and options.kind != "train":
+        parser.error(f"--texts belongs to train, not to {options.kind}")
+    rows = {"decode": MODES[options.peer], "train": _TRAINING, "families": FAMILIES}
+    known = rows.get(options.kind, ())
     for row in options.only or ():
         if row not in known:
             parser.error(f"{options.kind} has no row {row!r} beside {options.peer}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.ctranslate import ctranslate2_decode
 from benchmarks.decoding import s2s_decode, transformers_decode
+from benchmarks.epoch import s2s_epoch, transformers_epoch
 from benchmarks.families import s2s_family, transformers_family, write_family
 from benchmarks.loading import s2s_load, transformers_load
 from benchmarks.products import products
@@ -133,9 +134,11 @@ def limits(folder: Path, mode: str, size: Size) -> Job:
 JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("s2s", "decode"): s2s_decode,
     ("s2s", "train"): s2s_train,
+    ("s2s", "epoch"): s2s_epoch,
     ("s2s", "load"): s2s_load,
     ("transformers", "decode"): transformers_decode,
     ("transformers", "train"): transformers_train,
+    ("transformers", "epoch"): transformers_epoch,
     ("transformers", "load"): transformers_load,
     ("s2s", "family"): s2s_family,
     ("transformers", "family"): transformers_family,

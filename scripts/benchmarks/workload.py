@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 #: pad is neither start nor eos: transformers would hide every target token that equals it
-_IDS = {"decoder_start_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+IDS = {"decoder_start_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 #: words that the tokenizer of the start-up model is trained on
 _LINES = ("show all customers", "list the orders of a customer", "count products by department")
 
@@ -30,6 +30,7 @@ class Size:
     batch: int = 16
     length: int = 32
     steps: int = 2  #: training steps a measurement
+    pairs: int = 4000  #: of texts in an epoch
 
     @property
     def decoder_layer_weights(self) -> int:
@@ -67,6 +68,7 @@ QUICK = Size(
     batch=4,
     length=16,
     steps=1,
+    pairs=24,
 )
 
 #: what is asked of generation beside the exact number of tokens; s2s and transformers know these names
@@ -104,12 +106,8 @@ def asked(strategy: str, size: Size) -> dict[str, Any]:
     return {**options, "max_new_tokens": count, "min_new_tokens": count}
 
 
-def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
-    """Write the pair with fresh weights (seed 0); with a tokenizer for the command line, on request."""
-    from seq2seq_cli.checkpoint.saving import save_bundle
-    from seq2seq_cli.combiner import Side, combine
-
-    made = None
+def pair_configs(size: Size) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json keys of both sides, but for their vocabularies."""
     encoder: dict[str, Any] = {
         "hidden_size": size.hidden_size,
         "num_hidden_layers": size.num_layers,
@@ -122,6 +120,16 @@ def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
         "n_layer": size.num_layers,
         "n_head": size.num_heads,
     }
+    return encoder, decoder
+
+
+def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
+    """Write the pair with fresh weights (seed 0); with a tokenizer for the command line, on request."""
+    from seq2seq_cli.checkpoint.saving import save_bundle
+    from seq2seq_cli.combiner import Side, combine
+
+    made = None
+    encoder, decoder = pair_configs(size)
     if tokenizer:
         from seq2seq_cli.text.training import train_tokenizer
 
@@ -131,7 +139,7 @@ def write_pair(folder: Path, size: Size, *, tokenizer: bool = False) -> None:
     pair = combine(
         Side(family="bert", config=encoder, tokenizer=made),
         Side(family="gpt2", config=decoder, tokenizer=made),
-        settings=_IDS,
+        settings=IDS,
     )
     save_bundle(pair, folder, overwrite=True)
 
@@ -164,9 +172,9 @@ def write_bart(folder: Path, size: Size) -> None:
         **sides,
     }
     side = Side(family="bart", config=config)
-    pair = combine(side, side, settings=_IDS, share="embeddings")
+    pair = combine(side, side, settings=IDS, share="embeddings")
     # not the default: at the last of N tokens an end would be forced
-    whole = {"model_type": "bart", **config, **_IDS, "forced_eos_token_id": None}
+    whole = {"model_type": "bart", **config, **IDS, "forced_eos_token_id": None}
     save_bundle(replace(pair, config=whole), folder, overwrite=True)
 
 

