@@ -146,7 +146,7 @@ class Stack(nn.Module):
         if mask is None:
             places = torch.arange(ids.shape[1], device=ids.device)[None] + seen
         else:
-            places = (mask.long().cumsum(1) - 1).clamp(min=0) + seen
+            places = (mask.long().cumsum(1) + seen - 1).clamp(min=0)  # hidden ones take no new place
         if self.position_embedding is None:
             return sinusoids(places, self.config.embedding.size or self.config.hidden_size)
         try:
