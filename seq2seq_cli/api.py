@@ -14,7 +14,8 @@ from seq2seq_cli.combiner import Share, Side
 from seq2seq_cli.combiner import combine as _combine
 from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
 from seq2seq_cli.decoding.alignment import Alignment, align
-from seq2seq_cli.decoding.engine import TextGenerator
+from seq2seq_cli.decoding.engine import TextGenerator, draft_generator
+from seq2seq_cli.decoding.generate import naming_draft
 from seq2seq_cli.errors import CheckpointError, DataError, S2SError, UsageError
 from seq2seq_cli.model import PrefixModel, Seq2Seq, Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -70,6 +71,7 @@ class Pair:
         texts: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        draft: Pair | None = None,
         batch_tokens: int = 4096,
         truncate: bool = True,
         **options: Any,
@@ -78,22 +80,36 @@ class Pair:
 
         Options are those of ``generate_ids``; ``prefixes`` is what the output of each text begins with
         ("" = anything), where that is not the same for all (``prefix``). A text of white space alone gives an
-        empty one.
+        empty one. ``draft`` is a smaller pair with the same target tokenizer that guesses ``draft_tokens``
+        ahead; the texts stay the same.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of texts, not one text")
         if prefixes is not None and len(prefixes) != len(texts):
             raise UsageError(f"{len(prefixes)} prefixes for {len(texts)} texts", remedy="give one each")
+        drafter = None
+        if draft is not None:
+            drafter = draft_generator(
+                draft.model,
+                source_tokenizer=draft.source_tokenizer,
+                target_tokenizer=draft.target_tokenizer,
+                control_ids=draft.bundle.control_ids,
+                name=draft.bundle.reference,
+            )
         generator = TextGenerator(
             self.model,
             source_tokenizer=self.source_tokenizer,
             target_tokenizer=self.target_tokenizer,
             decoding=resolve_options(
-                options, self.model.generation, self.model.special_ids, file_of=self.bundle.wish_file
+                naming_draft(options, draft is not None),
+                self.model.generation,
+                self.model.special_ids,
+                file_of=self.bundle.wish_file,
             ),
             batch_tokens=batch_tokens,
             truncate=truncate,
             control_ids=self.bundle.control_ids,
+            draft=drafter,
         )
         try:
             return [list(output.texts) for output in generator.texts(texts, prefixes=prefixes)]

@@ -61,13 +61,13 @@ def ours(options: dict[str, Any], tokens: Any) -> Callable[[Any], object]:
     decoding = resolve_options({**options, "do_sample": True}, {}, SpecialIds(eos=(VOCABULARY - 1,)))
     processors = build_processors(decoding, source=(tokens, None), vocab_size=VOCABULARY)
     sampler, rows = Sampler(decoding, keys=range(ROWS), steps=1), torch.arange(ROWS)
-    limits = torch.full((ROWS,), WRITTEN)
+    limits, start = torch.full((ROWS,), WRITTEN), torch.zeros_like(rows)
     context = Context(tokens=tokens, visible=None, rows=rows, new_tokens=1, limits=limits)
 
     def step(scores: Any) -> object:
         for process in processors:
             process(scores, context)
-        return sampler(scores, rows, 0)
+        return sampler(scores, rows, start)
 
     return step
 

@@ -57,9 +57,11 @@ def special_ids(
 
 
 def generation_defaults(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, object]:
-    """How the checkpoint wants to be decoded: generation_config.json, and what an old config.json says."""
+    """How the checkpoint wants to be decoded: generation_config.json, and what an old config.json says. It
+    has no say in which other checkpoints are loaded."""
     old = {key: config[key] for key in OLD_GENERATION_KEYS if key in config}
-    return {key: value for key, value in {**old, **generation}.items() if key not in ID_KEYS}
+    no_wish = (*ID_KEYS, "draft_model", "draft_tokens")
+    return {key: value for key, value in {**old, **generation}.items() if key not in no_wish}
 
 
 def wish_file(reference: str, config: Mapping[str, Any], wished: Mapping[str, Any], key: str) -> str:

@@ -133,7 +133,8 @@ def _option(name: str, annotation: Any, description: str) -> Any:
     if kind is bool:
         switch = f"{_flag_name(name)}/--no-{name.replace('_', '-')}"
         return Annotated[bool | None, typer.Option(switch, help=text)]
-    metavars: dict[Any, str] = {int: "N", float: "X", str: "TEXT" if name in _TEXTS else "NAME"}
+    named = "TEXT" if name in _TEXTS else "REF" if name == "draft_model" else "NAME"
+    metavars: dict[Any, str] = {int: "N", float: "X", str: named}
     if get_origin(kind) is list:
         item = _plain_type(get_args(kind)[0])
         return _again(item, _flag_name(name), metavars[item], text)

@@ -14,6 +14,7 @@ from seq2seq_cli.errors import S2SError, UsageError
 if TYPE_CHECKING:
     from seq2seq_cli.checkpoint.bundle import Bundle, Check
     from seq2seq_cli.decoding.engine import TextGenerator
+    from seq2seq_cli.model import Seq2Seq, Stack
     from seq2seq_cli.processes.worker import Writer
     from seq2seq_cli.recipe import Recipe, Turns
     from seq2seq_cli.text.lines import Counts
@@ -51,7 +52,6 @@ def open_model(
     decoded with (see ``make_generator``) is refused before the weights are read.
     """
     from seq2seq_cli.checkpoint.bundle import warn_if_untrained
-    from seq2seq_cli.decoding.options import checked_options
 
     options: dict[str, Any] = {}
     if recipe is not None:
@@ -61,11 +61,12 @@ def open_model(
             if recipe.output is not None and (recipe.output / "config.json").is_file():
                 model = str(recipe.output)
             else:
-                checked_options(given, _wishes({}, default_preset, options), file_of=lambda key: "")
+                _check(None, given, default_preset, options)({}, lambda key: "")
                 bundle = build_from_recipe(recipe)
                 warn_if_untrained(bundle)
                 return bundle, options
-    bundle = _load(*find_model(model), _check(given, default_preset, options))
+    reference, named_by = find_model(model)
+    bundle = _load(reference, named_by, _check(reference, given, default_preset, options))
     return bundle, options
 
 
@@ -90,20 +91,22 @@ def open_writer(model: str | None, recipe: Recipe | Turns | None, setup: Setup) 
 
     if not isinstance(recipe, Turns):
         bundle, options = open_model(model, recipe, given=setup.given)
-        return _writer(bundle, options, setup)
+        return _writer(bundle, options, setup, {})
     from seq2seq_cli.tasks.corpse import Corpse
 
     bundles: dict[str, Bundle] = {}
     for turn in recipe.turns:
         if turn.model not in bundles:
-            check = _check(setup.given, None, turn.generation)
+            check = _check(turn.model, setup.given, None, turn.generation)
             bundles[turn.model] = _load(turn.model, turn.where, check)
     echoing = replace(setup, echo=True)
-    writers = [_writer(bundles[turn.model], turn.generation, echoing) for turn in recipe.turns]
+    writers = [_writer(bundles[turn.model], turn.generation, echoing, bundles) for turn in recipe.turns]
     return Corpse(writers, rounds=recipe.rounds, echo=setup.echo)
 
 
-def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGenerator:
+def _writer(
+    bundle: Bundle, options: Mapping[str, Any], setup: Setup, loaded: dict[str, Bundle]
+) -> TextGenerator:
     move(bundle, setup.device, setup.dtype, quantize=setup.quantize)
     return make_generator(
         bundle,
@@ -114,6 +117,7 @@ def _writer(bundle: Bundle, options: Mapping[str, Any], setup: Setup) -> TextGen
         echo=setup.echo,
         with_scores=setup.with_scores,
         token_scores=setup.token_scores,
+        loaded=loaded,
     )
 
 
@@ -121,21 +125,33 @@ def _wishes(
     generation: Mapping[str, Any], default_preset: str | None, recipe_options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options of checkpoint, default preset and recipe; the last wins, what contradicts it gives way."""
-    from seq2seq_cli.decoding.options import overlay
+    from seq2seq_cli.decoding.overlay import overlay
     from seq2seq_cli.recipe import load_preset
 
     default = load_preset(default_preset) if default_preset else {}
     return overlay(overlay(generation, default), recipe_options)
 
 
-def _check(given: Mapping[str, Any], default_preset: str | None, recipe_options: Mapping[str, Any]) -> Check:
-    """What refuses options that cannot be decoded with, once a checkpoint says what it wishes for."""
+def _check(
+    reference: str | None,
+    given: Mapping[str, Any],
+    default_preset: str | None,
+    recipe_options: Mapping[str, Any],
+) -> Check:
+    """What refuses options that ``reference`` cannot be decoded with, once its checkpoint says what it wishes
+    for; and a draft model that cannot guess for it."""
 
     def check(generation: Mapping[str, Any], file_of: Callable[[str], str]) -> None:
         from seq2seq_cli.decoding.options import checked_options
 
         wished = _wishes(generation, default_preset, recipe_options)
-        checked_options(given, wished, file_of=_foreign(default_preset, recipe_options, file_of))
+        options = checked_options(given, wished, file_of=_foreign(default_preset, recipe_options, file_of))
+        draft = options.draft_model
+        if draft is not None and options.draft_tokens != 0 and reference is not None:
+            from seq2seq_cli.checkpoint.peek import peek
+            from seq2seq_cli.decoding.draft import refuse_unlike
+
+            refuse_unlike(peek(draft), peek(reference), draft=draft)
 
     return check
 
@@ -150,7 +166,7 @@ def _foreign(
     return lambda key: "" if key in ours else file_of(key)
 
 
-def _load(reference: str, named_by: str, check: Check) -> Bundle:
+def _load(reference: str, named_by: str, check: Check | None) -> Bundle:
     """The bundle; its errors say who named it, where that was not the command line. Warns of one that was
     never trained."""
     from seq2seq_cli.checkpoint.bundle import load_bundle, warn_if_untrained
@@ -243,32 +259,59 @@ def make_generator(
     echo: bool = False,
     with_scores: bool = False,
     token_scores: bool = False,
+    loaded: dict[str, Bundle] | None = None,
 ) -> TextGenerator:
     """A text generator with the options of checkpoint, default preset, recipe, ``given``; the last wins, and
-    what contradicts it gives way."""
+    what contradicts it gives way. A draft model may be among those that are ``loaded``; else it becomes so.
+    """
     from seq2seq_cli.decoding import resolve_options
     from seq2seq_cli.decoding.engine import TextGenerator
 
     wished = _wishes(bundle.model.generation, default_preset, recipe_options)
+    file_of = _foreign(default_preset, recipe_options, bundle.wish_file)
+    decoding = resolve_options(given, wished, bundle.model.special_ids, file_of=file_of)
     return TextGenerator(
         bundle.model,
         source_tokenizer=bundle.source_tokenizer,
         target_tokenizer=bundle.target_tokenizer,
-        decoding=resolve_options(
-            given,
-            wished,
-            bundle.model.special_ids,
-            file_of=_foreign(default_preset, recipe_options, bundle.wish_file),
-        ),
+        decoding=decoding,
         batch_tokens=batch_tokens,
         truncate=truncate,
         echo=echo,
         with_scores=with_scores,
         token_scores=token_scores,
-        prefix=str(bundle.config.get("s2s", {}).get("source_prefix", "")),
+        prefix=_source_prefix(bundle),
         control_ids=bundle.control_ids,
         name=bundle.reference,
+        draft=_draft(decoding.draft_model, bundle.model, {} if loaded is None else loaded)
+        if decoding.draft_tokens
+        else None,
     )
+
+
+def _draft(reference: str, model: Seq2Seq | Stack, loaded: dict[str, Bundle]) -> TextGenerator:
+    """The model that guesses for another one: on its device, in its number format, rounded where it is."""
+    from seq2seq_cli.decoding.engine import draft_generator
+    from seq2seq_cli.model.quantized import is_quantized, quantize
+
+    if reference not in loaded:
+        loaded[reference] = _load(reference, "draft_model", None)
+    bundle, like = loaded[reference], next(model.parameters())
+    bundle.model.to(device=like.device, dtype=like.dtype)
+    if is_quantized(model):
+        quantize(bundle.model)
+    return draft_generator(
+        bundle.model,
+        source_tokenizer=bundle.source_tokenizer,
+        target_tokenizer=bundle.target_tokenizer,
+        prefix=_source_prefix(bundle),
+        control_ids=bundle.control_ids,
+        name=reference,
+    )
+
+
+def _source_prefix(bundle: Bundle) -> str:
+    return str(bundle.config.get("s2s", {}).get("source_prefix", ""))
 
 
 def report(counts: Counts) -> None:

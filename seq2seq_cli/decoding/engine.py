@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.alignment import Alignment, align
+from seq2seq_cli.decoding.draft import Draft, Kind, refuse_unlike
 from seq2seq_cli.decoding.generate import Tell, run
-from seq2seq_cli.decoding.options import Decoding
+from seq2seq_cli.decoding.options import Decoding, resolve_options
 from seq2seq_cli.decoding.reading import Reader
 from seq2seq_cli.decoding.stepper import Hypothesis
 from seq2seq_cli.decoding.wording import opening, spell
@@ -44,10 +45,11 @@ class TextGenerator:
         prefix: str = "",
         control_ids: frozenset[int] = frozenset(),
         name: str = "",
+        draft: TextGenerator | None = None,
     ) -> None:
         """``prefix`` stands before every source that the model reads; prompts should begin with one of
         ``control_ids`` where there are any, and keep it when they are cut; ``name`` is what the model is
-        called in messages."""
+        called in messages. ``draft`` has the model that guesses for this one, and how that reads a text."""
         if source_tokenizer is None or target_tokenizer is None:
             raise CheckpointError(
                 "the model folder has no tokenizer", where=name, remedy="add its tokenizer files"
@@ -68,6 +70,9 @@ class TextGenerator:
         self._token_scores = token_scores
         self._taken = 0
         self._name = name
+        self._draft = draft
+        if draft is not None:
+            refuse_unlike(draft.kind, self.kind, draft=draft._name)
         self.prefix = prefix
         self.counts = Counts()
         # ids of each text, cut to what the model takes: a source on the right, a prompt on the left
@@ -183,6 +188,11 @@ class TextGenerator:
         return output, found
 
     @property
+    def kind(self) -> Kind:
+        """What a draft and its model have in common."""
+        return isinstance(self._model, Seq2Seq), self._target
+
+    @property
     def source_limit(self) -> int:
         """The longest source that is read whole, in tokens."""
         if isinstance(self._model, EncoderDecoder):
@@ -248,6 +258,7 @@ class TextGenerator:
             token_scores=self._token_scores,
             source=source,
             prefixes=prefixes,
+            draft=None if self._draft is None else self._draft._as_draft(texts, device),
         )
         if kept is not None:
             kept += [found[0] for found in hypotheses]
@@ -259,6 +270,11 @@ class TextGenerator:
                 scores=tuple(hypothesis.score for hypothesis in whole),
                 tokens=tuple(self._told(hypothesis) for hypothesis in whole) if self._token_scores else (),
             )
+
+    def _as_draft(self, texts: Sequence[str], device: torch.device) -> Draft:
+        """This model as one that guesses for another, and the same texts in its own tokens."""
+        ids, mask = _padded(self._encode(texts, [""] * len(texts)), device)
+        return Draft(model=self._model, ids=ids, mask=mask)
 
     def _echoed(self, text: str, new: str) -> str:
         """What is put out for a text. A continuation brings its space along, what a pair writes does not."""
@@ -291,6 +307,27 @@ class TextGenerator:
         if text[-1:].isspace() and not before[-1:].isspace():  # a vocabulary that knows no space at the end
             return new.lstrip(" ")
         return new
+
+
+def draft_generator(
+    model: Seq2Seq | Stack,
+    *,
+    source_tokenizer: Tokenizer | None,
+    target_tokenizer: Tokenizer | None,
+    prefix: str = "",
+    control_ids: frozenset[int] = frozenset(),
+    name: str = "",
+) -> TextGenerator:
+    """A model that guesses for another one: how that decodes is its own."""
+    return TextGenerator(
+        model,
+        source_tokenizer=source_tokenizer,
+        target_tokenizer=target_tokenizer,
+        decoding=resolve_options({}, {}, model.special_ids),
+        prefix=prefix,
+        control_ids=control_ids,
+        name=name,
+    )
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from seq2seq_cli.decoding.options import Decoding
 _MOST = 64
 
 
-def choose_greedily(scores: Tensor, rows: Tensor, step: int) -> Tensor:
+def choose_greedily(scores: Tensor, rows: Tensor, steps: Tensor) -> Tensor:
     """scores [R, V] -> tokens [R]."""
     return likeliest(scores)
 

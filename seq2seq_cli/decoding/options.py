@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from seq2seq_cli.decoding.overlay import ASKED_NAMES, OTHER_NAMES, overlay, renamed
 from seq2seq_cli.decoding.wishes import extremes, refuse, unknown_file
 from seq2seq_cli.errors import Finding, UsageError
-from seq2seq_cli.recipe.checks import generation_problems, merge_generation
+from seq2seq_cli.recipe.checks import generation_problems
 from seq2seq_cli.recipe.fields import Count, CountOrZero, Id, Ids, Texts, Words
-from seq2seq_cli.recipe.generation import SAMPLING_OPTIONS, GenerationSection
+from seq2seq_cli.recipe.generation import GenerationSection
 from seq2seq_cli.recipe.problems import Problem
 from seq2seq_cli.recipe.validation import validate
 
@@ -33,6 +34,8 @@ AlternativeIds = Annotated[
     Field(min_length=1),
     BeforeValidator(lambda value: [value] if isinstance(value, list) and _is_phrase(value) else value),
 ]
+#: guesses of a draft that are checked at once, where nobody says how many
+DRAFT_TOKENS = 5
 #: what transformers 4 writes as max_length when nobody chose one; never a wish
 _LIBRARY_MAX_LENGTH = 20
 
@@ -123,6 +126,8 @@ class Decoding:
     force_words_ids: tuple[tuple[tuple[int, ...], ...], ...]
     penalty_alpha: float
     prompt_lookup: int
+    draft_model: str  #: its reference, "" = none
+    draft_tokens: int  #: 0 where there is no draft
     wording: Wording
 
     @property
@@ -175,6 +180,7 @@ def checked_options(
     file_of: Callable[[str], str] = unknown_file,
 ) -> DecodingOptions:
     """The same, without the ids that only the model knows: what can be said before it loads."""
+    given, checkpoint = renamed(given, ASKED_NAMES), renamed(checkpoint, OTHER_NAMES)
     wished = {key: value for key, value in checkpoint.items() if key in DecodingOptions.model_fields}
     if wished.get("max_length") == _LIBRARY_MAX_LENGTH:
         del wished["max_length"]
@@ -186,73 +192,6 @@ def checked_options(
     if options is None:
         refuse(problems, given=given, wished=wished, file_of=file_of)
     return options
-
-
-def overlay(wished: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options ``given`` over those ``wished`` for by a checkpoint, a default preset or a recipe.
-
-    What was only wished for gives way where it contradicts them: beams to sampling and sampling to beams,
-    several outputs to another number of beams, one strategy to another, the shortest length to a longest one
-    below it and the longest to a shortest one above it.
-    """
-    asked = merge_generation({"penalty_alpha": wished.get("penalty_alpha")}, given)
-    if given.get("penalty_alpha") is None:
-        asked.pop("penalty_alpha", None)
-    left = _compatible(wished, asked)
-    if asked.get("do_sample") and "num_beams" not in asked:
-        left.pop("num_beams", None)
-    if _is_more(asked.get("num_beams"), 1) and "do_sample" not in asked:
-        left["do_sample"] = False
-    if "num_beams" in asked and "num_return_sequences" not in asked:
-        left.pop("num_return_sequences", None)
-    for least, most in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
-        if _is_more(left.get(least), asked.get(most)):
-            left[least] = asked[most]
-        if _is_more(asked.get(least), left.get(most)):
-            del left[most]
-    if not asked.get("do_sample", left.get("do_sample")):
-        # files keep these beside do_sample: false, where they mean nothing
-        contrastive = asked.get("penalty_alpha", left.get("penalty_alpha"))
-        kept = ("top_k",) if contrastive else ()
-        left = {key: value for key, value in left.items() if key not in SAMPLING_OPTIONS or key in kept}
-    return {**left, **asked}
-
-
-_GROUPS = ("num_beam_groups", "diversity_penalty")
-_WORDS = ("force_words", "force_words_ids")
-
-
-def _compatible(wished: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was ``wished`` for, without the parts of a strategy that the one ``asked`` for excludes."""
-    left, gone = dict(wished), set[str]()
-    copying = bool(asked.get("prompt_lookup"))
-    contrastive = bool(asked.get("penalty_alpha"))
-    sampled = bool(asked.get("do_sample"))
-    forced = any(asked.get(name) for name in _WORDS)
-    grouped = _is_more(asked.get("num_beam_groups"), 1)
-    if contrastive:
-        gone |= {"do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
-    elif left.get("penalty_alpha") and (sampled or forced or grouped or _is_more(asked.get("num_beams"), 1)):
-        gone |= {"penalty_alpha", "top_k"}
-    if copying:
-        gone |= {"penalty_alpha", "do_sample", "num_beams", "num_return_sequences", *_GROUPS, *_WORDS}
-    elif sampled or contrastive or forced or grouped or _is_more(asked.get("num_beams"), 1):
-        gone |= {"prompt_lookup"}
-    if sampled:
-        gone |= {*_GROUPS, *_WORDS}
-    if forced:
-        gone |= {"do_sample", *_GROUPS}
-    if grouped:
-        gone |= {"do_sample", *_WORDS}
-    groups, beams = left.get("num_beam_groups"), asked.get("num_beams")
-    if isinstance(groups, int) and isinstance(beams, int) and groups > 0 and beams % groups:
-        gone |= set(_GROUPS)
-    return {name: value for name, value in left.items() if name not in gone}
-
-
-def _is_more(value: Any, other: Any) -> bool:
-    """value > other, where both are numbers; values are checked later."""
-    return isinstance(value, (int, float)) and isinstance(other, (int, float)) and value > other
 
 
 def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
@@ -303,6 +242,8 @@ def _resolved(options: DecodingOptions, ids: SpecialIds) -> Decoding:
         force_words_ids=tuple(tuple(map(tuple, each)) for each in options.force_words_ids or ()),
         penalty_alpha=either(options.penalty_alpha, 0.0),
         prompt_lookup=either(options.prompt_lookup, 0),
+        draft_model=options.draft_model or "",
+        draft_tokens=either(options.draft_tokens, DRAFT_TOKENS) if options.draft_model else 0,
         wording=Wording(
             force_words=tuple(map(tuple, options.force_words or ())),
             bad_words=tuple(options.bad_words or ()),

@@ -30,9 +30,9 @@ class Sampler:
         self._decoding = decoding
         self._uniform = torch.stack([uniform_numbers(decoding.seed, key, count=steps) for key in keys])
 
-    def __call__(self, scores: Tensor, rows: Tensor, step: int) -> Tensor:
-        """scores [R, V] of the original rows [R] -> tokens [R]."""
-        drawn = self._uniform[rows.cpu(), step].to(scores.device)
+    def __call__(self, scores: Tensor, rows: Tensor, steps: Tensor) -> Tensor:
+        """scores [R, V] of the original rows [R], each at its own step [R] -> tokens [R]."""
+        drawn = self._uniform[rows.cpu(), steps.cpu()].to(scores.device)
         k = self._decoding.top_k
         if not 0 < k < scores.shape[1]:
             return _draw(*candidates(scores, self._decoding), drawn)

@@ -1,10 +1,11 @@
-"""What strategies are given that do more than follow one path, token by token."""
+"""What strategies are given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from seq2seq_cli.decoding.options import Decoding
@@ -29,3 +30,17 @@ class Search:
     def longest(self) -> int:
         """The most new tokens of any row."""
         return int(self.limits.max())
+
+    def copied(self, copies: int) -> Search:
+        """Each row so many times, side by side; the processors count them so already."""
+        if copies == 1:
+            return self
+        rows = torch.arange(self.prompt.shape[0], device=self.prompt.device).repeat_interleave(copies)
+        self.stepper.select(rows, sources=rows)
+        return replace(
+            self,
+            scores=self.scores[rows],
+            prompt=self.prompt[rows],
+            visible=None if self.visible is None else self.visible[rows],
+            limits=self.limits[rows],
+        )

@@ -39,7 +39,11 @@ class Stepper:
 
     def start(self, prompt: Tensor, mask: Tensor | None) -> Tensor:
         """Take in prompts [R, P], padded on the left where ``mask`` [R, P] is false -> scores [R, V]."""
-        return self.scores(self._take(prompt, mask))
+        return self.go_on(prompt, mask)
+
+    def go_on(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Take in tokens [R, Q], those where ``mask`` [R, Q] is true -> scores [R, V] behind the last."""
+        return self.scores(self._take(tokens, mask))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Take in one token a row [R] -> scores [R, V] of the next."""

@@ -53,3 +53,8 @@ def quantize(model: nn.Module) -> None:
             module.product = QuantizedLinear(module.weight, module.bias)
             if not module.is_tied:
                 del module.weight
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether ``quantize`` has seen it."""
+    return any(isinstance(module, QuantizedLinear) for module in model.modules())

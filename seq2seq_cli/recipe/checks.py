@@ -100,21 +100,30 @@ def strategy_problems(section: GenerationSection, prefix: str, *, complete: bool
     if alpha and (beams or 1) > 1:
         what = f"penalty_alpha {alpha} does not go with num_beams {beams}"
         yield clash(what, "remove one of them", "penalty_alpha", "num_beams")
-    lookup = section.prompt_lookup
-    if lookup and (beams or 1) > 1:
-        what = f"prompt_lookup {lookup} does not go with num_beams {beams}"
-        yield clash(what, "remove one of them", "prompt_lookup", "num_beams")
-    if lookup and alpha:
-        what = f"prompt_lookup {lookup} does not go with penalty_alpha {alpha}"
-        yield clash(what, "remove one of them", "prompt_lookup", "penalty_alpha")
     if alpha and (complete or section.top_k is not None) and (section.top_k or 0) < 2:
         yield clash("penalty_alpha needs top_k of at least 2", "set top_k", "penalty_alpha", "top_k")
-    searches = {"penalty_alpha": alpha, "num_beam_groups": groups > 1, words: forced, "prompt_lookup": lookup}
+    searches = {"penalty_alpha": alpha, "num_beam_groups": groups > 1, words: forced}
     for name in (name for name, asked in searches.items() if asked and sampled):
         yield clash(f"{name} does not go with sampling", "turn sampling off", name, "do_sample")
     if forced and groups > 1:
         what = f"{words} does not go with groups of beams"
         yield clash(what, "remove num_beam_groups", words, "num_beam_groups")
+    yield from _guessing_problems(section, prefix, complete=complete)
+
+
+def _guessing_problems(section: GenerationSection, prefix: str, *, complete: bool) -> Iterator[Problem]:
+    """Guesses beside what cannot check them, two kinds of them, and a number of none."""
+    draft = section.draft_model if section.draft_tokens != 0 else None
+    guesses = {"prompt_lookup": section.prompt_lookup, "draft_model": draft}
+    others = {"num_beams": (section.num_beams or 1) > 1, "penalty_alpha": section.penalty_alpha}
+    asked = [name for name, value in guesses.items() if value]
+    clashes = [(name, other) for name in asked for other, value in others.items() if value]
+    for name, other in [*clashes, *([tuple(asked)] if len(asked) > 1 else [])]:
+        what = f"{name} {getattr(section, name)} does not go with {other} {getattr(section, other)}"
+        yield _problem(what, "remove one of them", prefix + name, prefix + other)
+    if section.draft_tokens and complete and not draft:
+        what = "draft_tokens has no effect without a draft model"
+        yield _problem(what, "give draft_model", prefix + "draft_tokens", prefix + "draft_model")
 
 
 def merge_generation(*layers: Mapping[str, Any]) -> dict[str, Any]:

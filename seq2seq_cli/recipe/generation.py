@@ -87,7 +87,13 @@ class GenerationSection(Section):
     )
     prompt_lookup: CountOrZero | None = Field(
         default=None,
-        description="greedy: guess so many tokens ahead from source and prompt, check them in one step",
+        description="guess so many tokens ahead from source and prompt, check them in one step; 0 = off",
+    )
+    draft_model: Text | None = Field(
+        default=None, description="smaller model with the same target tokens that guesses ahead"
+    )
+    draft_tokens: CountOrZero | None = Field(
+        default=None, description="how many tokens the draft model guesses at once; 0 = none"
     )
     do_sample: bool | None = Field(default=None, description="draw tokens instead of taking the likeliest")
     temperature: Positive | None = Field(

@@ -254,7 +254,8 @@ def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
 def _decoding(recipe: Recipe, bundle: Bundle, train: Dataset) -> Decoding:
     """The recipe's generation section over the checkpoint's defaults. Where neither limits the length, the
     longest training target does: a model that has learnt nothing yet would write to its last position."""
-    options = recipe.generation.model_dump(exclude_none=True, exclude={"preset"})
+    without = {"preset", "draft_model", "draft_tokens"}  # a draft changes no output
+    options = recipe.generation.model_dump(exclude_none=True, exclude=without)
     decoding = resolve_options(
         options, bundle.model.generation, bundle.model.special_ids, file_of=bundle.wish_file
     )

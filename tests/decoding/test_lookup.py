@@ -1,4 +1,4 @@
-"""Prompt lookup writes what greedy decoding writes, in fewer passes where the guesses hold."""
+"""Prompt lookup writes what greedy decoding and sampling write, in fewer passes where the guesses hold."""
 
 from __future__ import annotations
 
@@ -11,58 +11,21 @@ import torch
 from torch import Tensor
 
 import seq2seq_cli
-from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options, run
+from seq2seq_cli.combiner import Side, combine
+from seq2seq_cli.decoding import Hypothesis, generate_ids, resolve_options
+from seq2seq_cli.decoding.engine import TextGenerator
+from seq2seq_cli.decoding.lookup import Lookup
+from seq2seq_cli.decoding.speculative import Paths
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.families import FAMILIES
 from seq2seq_cli.model import KVCache, PrefixModel, SpecialIds, Stack
 from seq2seq_cli.text.training import train_tokenizer
 from tests import tiny
 from tests.decoding import stored
+from tests.decoding.guessing import PROCESSORS, SAMPLING, decode, rows, same, widths
 from tests.decoding.test_grammar import SOURCES, TEXTS, generator
 from tests.decoding.test_open_place import models
 from tests.families.spec import spec
-
-PROCESSORS: list[dict[str, Any]] = [
-    {},
-    {"repetition_penalty": 1.4},
-    {"repetition_penalty": 0.6},
-    {"encoder_repetition_penalty": 1.5},
-    {"no_repeat_ngram_size": 2},
-    {"encoder_no_repeat_ngram_size": 2},
-    {"min_new_tokens": 9},
-    {"min_length": 12},
-    {"forced_eos_token_id": 2, "forced_bos_token_id": 7},
-    {"exponential_decay_length_penalty": (4, 1.3)},
-    {"begin_suppress_tokens": [5, 6, 7, 8], "suppress_tokens": [9, 10, 11]},
-    {"bad_words_ids": [[12], [5, 6]], "sequence_bias": [[[20, 21], 3.0]]},
-    {"length_penalty": 0.0, "max_new_tokens": 1},
-    {"max_length": 17, "max_new_tokens": None},
-]
-
-
-def rows(count: int = 12) -> list[list[int]]:
-    """Sources or prompts of unequal length, with pieces that come again."""
-    generator = torch.Generator().manual_seed(4)
-    lengths = torch.randint(1, 12, (count,), generator=generator).tolist()
-    return [torch.randint(3, 40, (n,), generator=generator).tolist() for n in lengths]
-
-
-def decode(
-    model: Any, sources: list[list[int]], options: dict[str, Any], *, hints: Any = None, left: bool = False
-) -> list[Hypothesis]:
-    """The outputs of a batch; ``hints``: the texts that guesses come from."""
-    wanted = {"max_new_tokens": 24, "eos_token_id": [2, 13, 27], **options}
-    decoding = resolve_options(wanted, model.generation, model.special_ids)
-    ids, mask = tiny.padded(sources, pad=11, left=left)
-    source = None if hints is None else tiny.padded(hints, left=left)
-    return [row[0] for row in run(model, ids, mask, decoding, source=source, token_scores=True)]
-
-
-def same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
-    assert [h.ids for h in found] == [h.ids for h in expected]
-    assert [h.score for h in found] == pytest.approx([h.score for h in expected], rel=1e-5, abs=1e-5)
-    for one, other in zip(found, expected, strict=True):
-        assert one.token_scores == pytest.approx(other.token_scores, rel=1e-4, abs=1e-5)
 
 
 def hinting(outputs: list[Hypothesis]) -> list[list[int]]:
@@ -71,6 +34,24 @@ def hinting(outputs: list[Hypothesis]) -> list[list[int]]:
     return [
         [5 if n % 3 and place % 4 == n % 4 else i for place, i in enumerate(t)] for n, t in enumerate(texts)
     ]
+
+
+def test_what_stands_behind_the_longest_match_is_guessed() -> None:
+    """In the source or in what is written; nothing behind the end, nothing without a match."""
+    source = tiny.padded([[5, 6, 7, 8, 9, 6, 3], [7, 7, 4]], left=True)
+    lookup = Lookup(source, vocab_size=9, copies=2)
+    paths = Paths(torch.ones(4, 1, dtype=torch.long), None, processors=[], limits=torch.tensor([9, 9, 9, 9]))
+    written = [[4, 5, 6], [6], [0, 8, 0], [4, 4]]
+    for row, tokens in enumerate(written):
+        paths.tokens[row, : len(tokens)] = torch.tensor(tokens)
+        paths.counts[row] = len(tokens)
+    # 9 is not one of the decoder's tokens; [6] stands there twice, the later one counts; 4 4 only once
+    rows, most = torch.arange(4), torch.tensor([3, 3, 3, 3])
+    assert lookup.guess(rows, paths, most).tolist() == [[7, 8], [3, 6], [8, 0], [4, -1]]
+    assert lookup.guess(rows[1:3], paths, most[1:3] - 2).tolist() == [[3], [8]]
+    paths.tokens[:, 3] = 2  # one row has written more; in the others a guess stands there that was wrong
+    paths.counts[0] += 1
+    assert lookup.guess(rows[[0, 2]], paths, most[[0, 2]]).tolist() == [[-1, -1], [8, 0]]
 
 
 @pytest.mark.parametrize("options", PROCESSORS, ids=str)
@@ -88,24 +69,48 @@ def test_the_tokens_are_those_of_greedy_decoding(name: str, options: dict[str, A
     same(alone, expected)
 
 
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens a row each pass of a decoder took in."""
-    seen: list[int] = []
-    states = Stack.states
-
-    def count(self: Stack, ids: Tensor, *args: Any, cache: KVCache | None = None, **others: Any) -> Tensor:
-        if cache is not None:
-            seen.append(ids.shape[1])
-        return states(self, ids, *args, cache=cache, **others)
-
-    monkeypatch.setattr(Stack, "states", count)
-    return seen
+@pytest.mark.parametrize("sampling", SAMPLING[:2], ids=str)
+@pytest.mark.parametrize("name", stored.MODELS)
+def test_the_tokens_are_those_of_sampling(name: str, sampling: dict[str, Any]) -> None:
+    """With the same seed: the very draws, whatever is guessed, alone and side by side."""
+    model, sources = stored.model(name), rows()
+    for options in ({}, {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 6}):
+        options = {**options, **sampling}
+        expected = decode(model, sources, options)
+        assert len({h.ids[0] for h in expected}) > 1
+        same(decode(model, sources, {**options, "prompt_lookup": 4}, left=True), expected)
+        for ahead in (1, 30):
+            found = decode(model, sources, {**options, "prompt_lookup": ahead}, hints=hinting(expected))
+            same(found, expected)
+        quick = {**options, "prompt_lookup": 4}
+        alone = [decode(model, [source], quick, keys=[n])[0] for n, source in enumerate(sources)]
+        same(alone, expected)
 
 
 @pytest.mark.parametrize("name", stored.MODELS)
-def test_copies_take_fewer_passes(name: str, passes: list[int]) -> None:
-    options = {"eos_token_id": [], "repetition_penalty": 1.3}
+def test_several_samples_of_a_source(name: str) -> None:
+    model, sources = stored.model(name), rows(4)
+    options = {"do_sample": True, "num_return_sequences": 3, "encoder_repetition_penalty": 1.2}
+    expected = decode(model, sources, options)
+    assert len(expected) == 12
+    found = decode(model, sources, {**options, "prompt_lookup": 5})
+    same(found, expected)
+
+
+def test_samples_end_where_their_prompt_lets_them() -> None:
+    prompts = [[5] * 38, [6, 7] * 8]
+    options = {"do_sample": True, "num_return_sequences": 2, "eos_token_id": [], "max_new_tokens": None}
+    for more in ({}, {"prompt_lookup": 5}):
+        found = decode(stored.model("gpt2"), prompts, {**options, **more})
+        assert [len(each.ids) for each in found] == [3, 3, 25, 25]
+
+
+@pytest.mark.parametrize("name", stored.MODELS)
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 3, "seed": 1}], ids=str)
+def test_copies_take_fewer_passes(
+    name: str, sampling: dict[str, Any], passes: list[tuple[Stack, int]]
+) -> None:
+    options = {"eos_token_id": [], "repetition_penalty": 1.3, **sampling}
     model, sources = stored.model(name), rows(5)
     expected = decode(model, sources, options)
     assert len(passes) == 24
@@ -115,10 +120,10 @@ def test_copies_take_fewer_passes(name: str, passes: list[int]) -> None:
     )
     same(found, expected)
     assert len(passes) <= 10
-    assert max(passes[1:]) == 11
+    assert max(widths(passes, model)[1:]) == 11
 
 
-def test_an_end_inside_the_guesses_ends_the_row(passes: list[int]) -> None:
+def test_an_end_inside_the_guesses_ends_the_row(passes: list[tuple[Stack, int]]) -> None:
     model = stored.model("bert-gpt2")
     free = decode(model, [[5, 6, 7]], {"eos_token_id": [], "no_repeat_ngram_size": 1})[0].ids
     assert len(set(free[:8])) == 8
@@ -126,7 +131,7 @@ def test_an_end_inside_the_guesses_ends_the_row(passes: list[int]) -> None:
     options = {"eos_token_id": free[5], "no_repeat_ngram_size": 1, "prompt_lookup": 12}
     (found,) = decode(model, [[5, 6, 7]], options, hints=[free])
     assert found.ids == free[:6]
-    assert passes == [1, 13]
+    assert widths(passes, model) == [1, 13]
 
 
 def test_guesses_that_fail_leave_no_trace_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +212,28 @@ def test_texts_that_begin_end_and_allow(options: dict[str, Any]) -> None:
         if "grammar" not in options:
             quick.stream(source, pieces.append)
             assert "".join(pieces) == plain.texts([source])[0].texts[0]
+
+
+def test_a_source_of_another_vocabulary_is_respelled(passes: list[tuple[Stack, int]]) -> None:
+    """What is looked up are the target's tokens of the source, not the encoder's ids."""
+    pieces, letters = train_tokenizer("wordpiece", 75, TEXTS), train_tokenizer("bpe", 262, TEXTS)
+    left = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = combine(
+        Side(family="bert", config=left, tokenizer=pieces),
+        Side(family="gpt2", config={"n_embd": 16, "n_layer": 1, "n_head": 2}, tokenizer=letters),
+    ).model
+    sources = ["who sells 0123456789", "and cake 9876543210", '{"name": 3141592653}']
+
+    def write(**options: Any) -> list[str]:
+        """Outputs that are the beginnings of their sources: there is much to copy."""
+        passes.clear()
+        decoding = resolve_options({"max_new_tokens": 14, **options}, {}, model.special_ids)
+        writer = TextGenerator(model, source_tokenizer=pieces, target_tokenizer=letters, decoding=decoding)
+        return [output.texts[0] for output in writer.texts(sources, prefixes=sources)]
+
+    for options in ({}, {"do_sample": True}):
+        plain = write(**options)
+        assert all(source.startswith(text) for text, source in zip(plain, sources, strict=True))
+        assert len(passes) == 14
+        assert write(prompt_lookup=30, **options) == plain
+        assert len(passes) <= 4

@@ -10,7 +10,8 @@ import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
 from seq2seq_cli.decoding import generate_ids, resolve_options
-from seq2seq_cli.decoding.options import Wording, overlay
+from seq2seq_cli.decoding.options import Wording
+from seq2seq_cli.decoding.overlay import overlay
 from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.model import SpecialIds
 from tests import tiny
@@ -38,7 +39,17 @@ NAN, INF = float("nan"), float("inf")
         ({"penalty_alpha": 0.6, "top_k": 4, "force_words_ids": [[5]]}, "force_words_ids needs beam search"),
         ({"prompt_lookup": -1}, "prompt_lookup must be at least 0"),
         ({"prompt_lookup": 5, "num_beams": 2}, "prompt_lookup 5 does not go with num_beams 2"),
-        ({"prompt_lookup": 5, "top_p": 0.9}, "prompt_lookup does not go with sampling"),
+        ({"prompt_lookup": 5, "draft_model": "a"}, "prompt_lookup 5 does not go with draft_model a"),
+        ({"draft_model": "a", "num_beams": 2}, "draft_model a does not go with num_beams 2"),
+        (
+            {"draft_model": "a", "penalty_alpha": 0.6, "top_k": 4},
+            "draft_model a does not go with penalty_alpha 0.6",
+        ),
+        ({"draft_tokens": 5}, "draft_tokens has no effect without a draft model"),
+        ({"num_assistant_tokens": 5}, "draft_tokens has no effect without a draft model"),
+        ({"draft_model": "a", "draft_tokens": -1}, "draft_tokens must be at least 0"),
+        ({"prompt_lookup_num_tokens": -1}, "prompt_lookup must be at least 0"),
+        ({"prompt_lookup": 5, "num_return_sequences": 2}, "num_return_sequences 2 needs"),
         (
             {"prompt_lookup": 5, "penalty_alpha": 0.6, "top_k": 4},
             "prompt_lookup 5 does not go with penalty_alpha 0.6",
@@ -218,12 +229,37 @@ def test_plain_defaults() -> None:
         (
             {"prompt_lookup": 5},
             {"num_beams": 4, "do_sample": True, "num_return_sequences": 2},
+            {"prompt_lookup": 5, "num_beams": 1, "do_sample": True, "num_return_sequences": 2},
+        ),
+        (
+            {"prompt_lookup": 5},
+            {"num_beams": 4, "top_p": 0.9, "num_return_sequences": 2},
             {"prompt_lookup": 5, "num_beams": 1, "do_sample": False, "num_return_sequences": 1},
         ),
+        ({"prompt_lookup": 5, "top_p": 0.9}, {}, {"prompt_lookup": 5, "do_sample": True, "top_p": 0.9}),
+        ({"top_p": 0.9, "num_beams": 2}, {"prompt_lookup": 5}, {"prompt_lookup": 0, "num_beams": 2}),
+        ({}, {"prompt_lookup_num_tokens": 7}, {"prompt_lookup": 7}),
+        ({"prompt_lookup": 0}, {"prompt_lookup_num_tokens": 7}, {"prompt_lookup": 0}),
+        ({"num_beams": 3}, {"prompt_lookup_num_tokens": 7}, {"prompt_lookup": 0, "num_beams": 3}),
+        ({}, {"prompt_lookup_num_tokens": 7, "num_beams": 4}, {"prompt_lookup": 0, "num_beams": 4}),
+        ({"do_sample": True}, {"prompt_lookup_num_tokens": 7, "num_beams": 4}, {"prompt_lookup": 7}),
+        ({"draft_model": "a"}, {"prompt_lookup_num_tokens": 7}, {"prompt_lookup": 0, "draft_tokens": 5}),
+        ({"draft_model": "a", "draft_tokens": 0}, {"prompt_lookup": 7}, {"prompt_lookup": 7}),
+        ({"prompt_lookup": 3}, {"draft_model": "a"}, {"prompt_lookup": 3, "draft_tokens": 0}),
+        (
+            {"draft_model": "a", "num_assistant_tokens": 3},
+            {"num_beams": 4, "num_return_sequences": 4, "do_sample": False},
+            {"draft_model": "a", "draft_tokens": 3, "num_beams": 1, "num_return_sequences": 1},
+        ),
+        ({"draft_tokens": 9}, {"draft_model": "a"}, {"draft_model": "a", "draft_tokens": 9}),
+        ({"draft_model": "a"}, {"draft_tokens": 9}, {"draft_model": "a", "draft_tokens": 9}),
+        ({"draft_tokens": 0}, {"draft_model": "a"}, {"draft_tokens": 0}),
+        ({"penalty_alpha": 0.6, "top_k": 4}, {"draft_model": "a"}, {"draft_tokens": 0, "penalty_alpha": 0.6}),
+        ({}, {"num_assistant_tokens": 20}, {"draft_tokens": 0}),
         ({"prompt_lookup": 5}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.0, "top_k": 0}),
         ({"prompt_lookup": 0}, {"num_beams": 4}, {"prompt_lookup": 0, "num_beams": 4}),
         ({"num_beams": 4}, {"prompt_lookup": 5}, {"prompt_lookup": 0, "num_beams": 4}),
-        ({"top_p": 0.9}, {"prompt_lookup": 5}, {"prompt_lookup": 0, "do_sample": True}),
+        ({"top_p": 0.9}, {"prompt_lookup": 5}, {"prompt_lookup": 5, "do_sample": True}),
         ({"penalty_alpha": 0.6, "top_k": 4}, {}, {"penalty_alpha": 0.6, "top_k": 4, "do_sample": False}),
         ({}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6, "top_k": 4, "do_sample": False}),
         ({"top_k": 6}, {"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6, "top_k": 6}),

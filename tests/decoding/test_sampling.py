@@ -82,10 +82,15 @@ def test_draws_follow_the_filtered_distribution(vocabulary: int, options: dict[s
     expected = exact(scores, options)
     decoding = resolve_options({**options, "do_sample": True, "seed": 5}, {}, SpecialIds())
     sampler = Sampler(decoding, keys=range(draws), steps=1)
-    drawn = torch.cat([sampler(scores.expand(4000, -1), rows, 0) for rows in torch.arange(draws).split(4000)])
+    drawn = torch.cat(
+        [
+            sampler(scores.expand(4000, -1), rows, torch.zeros_like(rows))
+            for rows in torch.arange(draws).split(4000)
+        ]
+    )
     assert p_value(torch.bincount(drawn, minlength=vocabulary), expected * draws) > 0.001
     one = Sampler(decoding, keys=[3], steps=500)
-    steps = torch.cat([one(scores[None], torch.tensor([0]), step) for step in range(500)])
+    steps = torch.cat([one(scores[None], torch.tensor([0]), torch.tensor([step])) for step in range(500)])
     assert p_value(torch.bincount(steps, minlength=vocabulary), expected * 500) > 0.001
 
 
@@ -136,10 +141,11 @@ def test_equals_at_the_edge_of_top_k_stay() -> None:
     draws = 4000
     sampler = Sampler(decoding, keys=range(draws), steps=1)
     rows = scores.repeat(draws // 2, 1)
-    drawn = sampler(rows, torch.arange(draws), 0)
+    start = torch.zeros(draws, dtype=torch.long)
+    drawn = sampler(rows, torch.arange(draws), start)
     counts = torch.bincount(drawn[::2], minlength=12)
     assert p_value(counts, exact(scores[0], {"top_k": 3}) * draws / 2) > 0.001
-    assert torch.equal(drawn[1::2], sampler(rows[1::2], torch.arange(1, draws, 2), 0))
+    assert torch.equal(drawn[1::2], sampler(rows[1::2], torch.arange(1, draws, 2), start[1::2]))
 
 
 @pytest.mark.parametrize("first_look", [2, 256])
@@ -155,7 +161,7 @@ def test_flat_distributions_are_looked_at_again(first_look: int, monkeypatch: py
         values, ids = whole.sort(descending=True)
         expected = sampling._draw(values, ids, sampler._uniform[:, 0])
         monkeypatch.setattr(warpers, "FIRST_LOOK", first_look)
-        assert torch.equal(sampler(scores, torch.arange(30), 0), expected)
+        assert torch.equal(sampler(scores, torch.arange(30), torch.zeros(30, dtype=torch.long)), expected)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -177,7 +183,8 @@ def test_a_row_without_any_token_draws_in_range() -> None:
     """The processors see to such rows before; a sampler must not crash on one."""
     for options in ({}, {"top_k": 3}, {"top_p": 0.9}, {"typical_p": 0.5}):
         decoding = resolve_options({"do_sample": True, **options}, {}, SpecialIds())
-        tokens = Sampler(decoding, keys=[0], steps=1)(torch.full((1, 9), float("-inf")), torch.tensor([0]), 0)
+        first = torch.tensor([0])
+        tokens = Sampler(decoding, keys=[0], steps=1)(torch.full((1, 9), float("-inf")), first, first)
         assert 0 <= int(tokens) < 9
 
 
