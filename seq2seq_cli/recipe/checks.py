@@ -120,10 +120,10 @@ def _guessing_problems(section: GenerationSection, prefix: str, *, complete: boo
     clashes = [(name, other) for name in asked for other, value in others.items() if value]
     for name, other in [*clashes, *([tuple(asked)] if len(asked) > 1 else [])]:
         what = f"{name} {getattr(section, name)} does not go with {other} {getattr(section, other)}"
-        yield _problem(what, "remove one of them", prefix + name, prefix + other)
+        yield problem(what, "remove one of them", prefix + name, prefix + other)
     if section.draft_tokens and complete and not draft:
         what = "draft_tokens has no effect without a draft model"
-        yield _problem(what, "give draft_model", prefix + "draft_tokens", prefix + "draft_model")
+        yield problem(what, "give draft_model", prefix + "draft_tokens", prefix + "draft_model")
 
 
 def merge_generation(*layers: Mapping[str, Any]) -> dict[str, Any]:
