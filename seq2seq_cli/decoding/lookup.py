@@ -28,6 +28,7 @@ class Lookup:
         ids = ids.masked_fill(~known if mask is None else ~(known & mask), NOTHING)
         self._source = ids.repeat_interleave(copies, dim=0)
         none = ids.new_zeros(len(self._source))
+        self._most = 0  # never more guesses at once than the first time
         self._trust: Tensor | None = None  # [all rows]: how many guesses each may make; below 1: none yet
         self._offered, self._before = none, none.clone()  # what each did last time, and had written then
 
@@ -58,7 +59,7 @@ class Lookup:
     def _trusted(self, rows: Tensor, counts: Tensor, most: Tensor) -> Tensor:
         """At most how many guesses [R] each of these rows makes now, after those of the last time."""
         if self._trust is None:
-            self._most = int(most.max())  # never more at once than the first time
+            self._most = int(most.max())
             self._trust = torch.full_like(self._before, self._most)
         trust, offered = self._trust[rows], self._offered[rows]
         held = counts - self._before[rows] - 1

@@ -11,7 +11,8 @@ from seq2seq_cli import console
 from seq2seq_cli.data.batches import padding_share
 from seq2seq_cli.errors import ResourceError
 from seq2seq_cli.training.lora import is_update
-from seq2seq_cli.training.memory import Strategy, estimate, peak_memory, room
+from seq2seq_cli.training.machine import peak_memory, room
+from seq2seq_cli.training.memory import Strategy, estimate
 from seq2seq_cli.training.run import make_accelerator, start
 from seq2seq_cli.training.setup import Prepared, prepare
 from seq2seq_cli.training.signals import StopRequest

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from seq2seq_cli import console
 from seq2seq_cli.data.batches import plan_validation
 from seq2seq_cli.errors import ResourceError, is_out_of_memory
+from seq2seq_cli.training.machine import address_space, free_addresses, limits
 from seq2seq_cli.training.module import TrainingModule, tensors_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 #: of what is free, this much may be used in a trial: later batches differ a little
 _SHARE = 0.9
-_MB = 2**20
 #: AdamW's two averages of a parameter, in bytes; and what DDP collects a gradient in
 _OPTIMIZER, _EXCHANGE = 8, 4
 
@@ -199,61 +198,15 @@ def explained(
     ) from None
 
 
-def limits() -> str:
-    """The limits of memory that this process lives under, in words."""
-    found = []
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        found.append(f"GPU: {free // _MB:,} of {total // _MB:,} MB free")
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        found.append(f"address space limited to {soft // _MB:,} MB by ulimit -v or prlimit --as")
-    group = _number(Path("/sys/fs/cgroup/memory.max"))
-    if group is not None:
-        found.append(f"memory limited to {group // _MB:,} MB by its control group")
-    free_memory = available()
-    if free_memory is not None:
-        found.append(f"{free_memory // _MB:,} MB free")
-    return ", ".join(found) or "no limit is known"
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # not there, or "max"
-        return None
-
-
-def available() -> int | None:
-    """Bytes that the system, or the control group, still has."""
-    known = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                known.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
-    limit, used = (_number(Path("/sys/fs/cgroup") / f"memory.{name}") for name in ("max", "current"))
-    if limit is not None and used is not None:
-        known.append(max(0, limit - used))
-    return min(known, default=None)
-
-
 @contextmanager
 def _limited() -> Iterator[None]:
     """A block in which taking much more memory than there is fails, instead of ending the process."""
+    room, taken = free_addresses(), address_space()
+    # a GPU maps far more addresses than it uses memory; on another system than Linux the trial goes without
+    if room is None or taken is None or torch.cuda.is_available():
+        yield
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    try:
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:  # another system than Linux: the trial goes without
-        yield
-        return
-    room = available()
-    if soft != resource.RLIM_INFINITY:
-        room = soft - taken if room is None else min(room, soft - taken)
-    if room is None or torch.cuda.is_available():  # a GPU maps far more addresses than it uses memory
-        yield
-        return
     resource.setrlimit(resource.RLIMIT_AS, (taken + int(_SHARE * max(0, room)), hard))
     try:
         yield

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,7 +15,7 @@ from torch.utils._pytree import tree_iter
 
 from seq2seq_cli.data.batch import Batch
 from seq2seq_cli.model.losses import IGNORED, summed_loss
-from seq2seq_cli.training.fitting import available
+from seq2seq_cli.training.machine import held
 from seq2seq_cli.training.module import tensors_of
 
 if TYPE_CHECKING:
@@ -119,7 +115,7 @@ def estimate(trainer: Trainer, rows: Sequence[int]) -> Estimate:
         unit=_unit(model),
         scattered=_SCATTERED if trainer.accelerator.device.type == "cpu" else 1.0,
     )
-    return replace(found, program=max(0.0, _held() - found.lasting))
+    return replace(found, program=max(0.0, held() - found.lasting))
 
 
 def _unit(model: torch.nn.Module) -> float:
@@ -205,43 +201,3 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = weakref.ref(storage, freed)
         self._now += size
         self._most = max(self._most, self._now)
-
-
-# -- what the machine has ------------------------------------------------------------------------------------
-
-
-def _held() -> float:
-    """Bytes that this process, or its part of the GPU, has now."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.memory_allocated())
-    with suppress(OSError):
-        return float(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
-    return peak_memory()
-
-
-def room(processes: int = 1) -> float:
-    """Bytes that this process may come to hold: on a GPU all of its memory that others do not have, else what
-    the system, its control group and ``ulimit -v`` leave, shared with the other processes of the run."""
-    if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        total: float = free + torch.cuda.memory_reserved()
-        return total
-    held, free_memory = _held(), available()
-    there = math.inf if free_memory is None else held + free_memory
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft == resource.RLIM_INFINITY:
-        return there / processes
-    with suppress(OSError):  # it limits addresses: those that hold nothing are lost
-        held -= int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    return min(there / processes, soft + held)
-
-
-def peak_memory() -> float:
-    """Most memory in use so far, in bytes: the GPU's, else the process's."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated())
-    with suppress(OSError, StopIteration):  # what getrusage tells may be a large parent's
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)

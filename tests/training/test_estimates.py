@@ -17,8 +17,9 @@ from seq2seq_cli import cli
 from seq2seq_cli.errors import ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import dry_run as dry
-from seq2seq_cli.training import memory
-from seq2seq_cli.training.memory import Estimate, _Meter, _part, _step, estimate, room
+from seq2seq_cli.training import machine
+from seq2seq_cli.training.machine import room
+from seq2seq_cli.training.memory import Estimate, _Meter, _part, _step, estimate
 from tests.training.helpers import GPT2, ONE_SIDED
 from tests.training.test_train_loop import trainer_of
 from tests.training.test_train_processes import environment, place
@@ -143,7 +144,7 @@ def test_limits_of_the_process_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < free < 2**45
     assert room(2) == pytest.approx(free / 2, rel=0.05)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (taken + 10_000_000, -1))
+    monkeypatch.setattr(machine.resource, "getrlimit", lambda which: (taken + 10_000_000, -1))
     held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     assert room() == pytest.approx(held + 10_000_000, rel=0.01)
 

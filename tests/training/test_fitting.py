@@ -17,7 +17,7 @@ import torch
 
 from seq2seq_cli.errors import ResourceError
 from seq2seq_cli.recipe import Recipe
-from seq2seq_cli.training import fitting
+from seq2seq_cli.training import fitting, machine
 from seq2seq_cli.training.fitting import Cut, worst_batches
 from seq2seq_cli.training.run import finetune
 from seq2seq_cli.training.state import checkpoints, read_checkpoint
@@ -102,7 +102,7 @@ def test_the_largest_batch_that_fits_is_found_once_and_learns_the_same(
     asked = recipe("training.dropout=0", text=WIDE)
     finetune(asked)
     whole = learnt(wide / "runs/wide")
-    monkeypatch.setattr(fitting, "available", lambda: 300 * 2**20)
+    monkeypatch.setattr(machine, "available", lambda: 300 * 2**20)
     auto = recipe("training.dropout=0", "training.auto_find_batch_size=true", "output=runs/auto", text=WIDE)
     finetune(auto)
     assert "the largest batch that fits: tokens_per_batch: " in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from seq2seq_cli import resources
 from seq2seq_cli.training import sharding
 from seq2seq_cli.training.sharding import Sharding
 from tests.training.helpers import log_of
-from tests.training.test_lost_processes import environment
+from tests.training.test_lost_processes import done
 from tests.training.test_train_processes import place
 
 FILES = resources.folder("configs") / "accelerate"
@@ -31,17 +30,11 @@ def test_launch_files_for_a_cpu_train(tmp_path: Path, name: str, processes: int)
     place(tmp_path)
     launcher = ["accelerate.commands.launch", "--config_file", str(FILES / f"{name}.yaml")]
     sets = ["--set", "training.max_steps=1", "--set", "training.eval_samples=0"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "seq2seq_cli", "finetune", "recipe.yaml", *sets],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    ended = done(
+        tmp_path, [sys.executable, "-m", *launcher, "-m", "seq2seq_cli", "finetune", "recipe.yaml", *sets]
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("training rows:") == 1, "one process speaks"
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("training rows:") == 1, "one process speaks"
     one_step = [line["tokens_seen"] for line in log_of(tmp_path / "runs/tiny") if "loss" in line]
     assert len(one_step) == 1
     assert (one_step[0] > 50) is (processes == 2), "a batch of 96 tokens a process, of which half are targets"

@@ -42,6 +42,19 @@ def command(folder: Path, faults: dict[int, str], *options: str) -> list[str]:
     return [sys.executable, "-m", *launcher, "program.py", "finetune", "recipe.yaml", *sets]
 
 
+def done(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command that has ended, run in ``folder``."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of two processes that nothing befell."""
@@ -66,18 +79,10 @@ def processes_in(folder: Path) -> list[int]:
 
 def test_r12_torchrun_starts_killed_processes_again(clean: Path, tmp_path: Path) -> None:
     place(tmp_path)
-    done = subprocess.run(
-        command(tmp_path, {1: "step:8:kill"}, "--max-restarts", "1"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "lost touch with process 1 (last heard of in step 8) of 2 in step" in done.stderr
-    assert "going on after step 5" in done.stderr
+    ended = done(tmp_path, command(tmp_path, {1: "step:8:kill"}, "--max-restarts", "1"))
+    assert ended.returncode == 0, ended.stderr
+    assert "lost touch with process 1 (last heard of in step 8) of 2 in step" in ended.stderr
+    assert "going on after step 5" in ended.stderr
     last = checkpoints(clean)[-1][1].name
     assert sums(tmp_path / "runs/tiny" / last) == sums(clean / last)
     assert sums(tmp_path / "runs/tiny") == sums(clean)
@@ -121,14 +126,6 @@ def test_r13_a_halted_process_is_named_within_the_limit(tmp_path: Path) -> None:
 
 def test_r16_others_wait_for_one_that_saves_or_evaluates(clean: Path, tmp_path: Path) -> None:
     place(tmp_path)
-    done = subprocess.run(
-        command(tmp_path, {0: "save:before-rename:sleep7", 1: "evaluation:sleep7"}),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    ended = done(tmp_path, command(tmp_path, {0: "save:before-rename:sleep7", 1: "evaluation:sleep7"}))
+    assert ended.returncode == 0, ended.stderr
     assert sums(tmp_path / "runs/tiny") == sums(clean)
