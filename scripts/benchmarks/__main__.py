@@ -21,6 +21,7 @@ from benchmarks.epoch import epoch_rows
 from benchmarks.families import FAMILIES, OLD, family_rows
 from benchmarks.loading import load_rows
 from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
+from benchmarks.passes import pass_rows
 from benchmarks.sampling import sampling_rows
 from benchmarks.scale import decode_points, line_points
 from benchmarks.worker import Worker
@@ -63,7 +64,7 @@ def _beside(
         convert(folder, size, {parts_of(mode)[1] for mode in modes})
     else:
         # one needs a tokenizer, the other no model at all
-        small = options.kind in ("startup", "sampling")
+        small = options.kind in ("startup", "sampling", "passes")
         write_pair(folder, QUICK if small else size, tokenizer=options.kind == "startup")
     kinds: dict[str, Callable[..., Iterator[Row]]] = {
         "decode": partial(decode_rows, modes=modes),
@@ -71,6 +72,7 @@ def _beside(
         "startup": startup_rows,
         "load": load_rows,
         "sampling": sampling_rows,
+        "passes": pass_rows,
         "families": partial(
             family_rows, families=options.only or FAMILIES, old_python=options.old_transformers
         ),
@@ -130,7 +132,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios. What is "
         "learnt in the same minutes: scripts/bench quality|warm-start --help.",
     )
-    kinds = ("decode", "train", "startup", "load", "families", "scale", "products", "sampling")
+    kinds = ("decode", "train", "startup", "load", "families", "scale", "products", "sampling", "passes")
     parser.add_argument("kind", choices=kinds, help="what is measured")
     parser.add_argument("--peer", choices=_PEERS, default="transformers", help="measured beside s2s")
     parser.add_argument(
@@ -166,6 +168,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for row in options.only or ():
         if row not in known:
             parser.error(f"{options.kind} has no row {row!r} beside {options.peer}")
+    if options.kind == "passes":
+        options.peer = "torch"
     wanted = options.only or FAMILIES
     if options.kind == "families" and OLD in wanted and not options.old_transformers:
         parser.error(f"{OLD} needs --old-transformers PYTHON, or leave it out with --only")

@@ -285,6 +285,13 @@ def test_sampling_has_a_row_for_each_set_of_options() -> None:
 
 
 @pytest.mark.slow
+def test_passes_stand_beside_torch() -> None:
+    rows = bench("passes")["rows"]
+    assert len({row["name"] for row in rows}) == len(rows) == 6
+    assert {row["peer_name"] for row in rows} == {"torch"}
+
+
+@pytest.mark.slow
 def test_scale_has_curves(tmp_path: Path) -> None:
     found = bench("scale", "--plot", str(tmp_path / "curves.svg"))
     assert list(found["growth"]) == ["batch", "source length", "target length", "beams", "lines"]
