@@ -33,18 +33,18 @@ def _write_start(recipe: Any, out: Path) -> dict[str, Any]:
 
 
 def _train_s2s(recipe: Any, out: Path) -> dict[str, Any]:
-    from seq2seq_cli.training.loop import Trainer
     from seq2seq_cli.training.run import finetune
+    from seq2seq_cli.training.stepper import Stepper
 
-    each, original = [], Trainer.step
+    each, original = [], Stepper.step
 
-    def step(trainer: Trainer, batches: Any) -> Any:
+    def step(stepper: Stepper, batches: Any) -> Any:
         begun = time.perf_counter()
-        result = original(trainer, batches)
+        result = original(stepper, batches)
         each.append(time.perf_counter() - begun)
         return result
 
-    Trainer.step = step  # type: ignore[method-assign]
+    Stepper.step = step  # type: ignore[method-assign]
     finetune(recipe)
     return _times(each)
 

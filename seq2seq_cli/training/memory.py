@@ -19,7 +19,7 @@ from seq2seq_cli.training.machine import held
 from seq2seq_cli.training.module import tensors_of
 
 if TYPE_CHECKING:
-    from seq2seq_cli.training.loop import Trainer
+    from seq2seq_cli.training.stepper import Stepper
 
 Strategy = Literal["ddp", "fsdp2"]
 _PHASES = ("forward", "backward", "update")
@@ -84,24 +84,24 @@ class Estimate:
         return rows
 
 
-def estimate(trainer: Trainer, rows: Sequence[int]) -> Estimate:
+def estimate(stepper: Stepper, rows: Sequence[int]) -> Estimate:
     """The memory of learning from the training rows ``rows``, from steps on an eighth and a quarter of them.
 
     The model is changed by it. What the steps make is counted tensor by tensor; what the libraries take for
     themselves is not seen, but is in ``program`` once they have warmed up.
     """
-    batch = trainer.prepared.collate(rows, 0)
+    batch = stepper.prepared.collate(rows, 0)
     few = max(1, len(rows) // 8)
     more = min(len(rows), max(2, len(rows) // 4))
-    _fill_buffers(trainer, batch)
-    _step(trainer, _part(batch, few))  # the optimizer makes its state, and libraries warm up
-    low = _step(trainer, _part(batch, few))
-    high = _step(trainer, _part(batch, more)) if more > few else low
+    _fill_buffers(stepper, batch)
+    _step(stepper, _part(batch, few))  # the optimizer makes its state, and libraries warm up
+    low = _step(stepper, _part(batch, few))
+    high = _step(stepper, _part(batch, more)) if more > few else low
     by_row = tuple(max(0.0, (h - l) / max(1, more - few)) for l, h in zip(low, high, strict=True))  # noqa: E741
-    model = trainer.prepared.bundle.model
-    trained = [p for part in trainer.parts.parts if not part.frozen for _, p in part.parameters]
+    model = stepper.prepared.bundle.model
+    trained = [p for part in stepper.parts.parts if not part.frozen for _, p in part.parameters]
     states: list[Any] = [
-        value for state in trainer.plain_optimizer.state.values() for value in state.values()
+        value for state in stepper.plain_optimizer.state.values() for value in state.values()
     ]
     found = Estimate(
         rows=len(rows),
@@ -109,11 +109,11 @@ def estimate(trainer: Trainer, rows: Sequence[int]) -> Estimate:
         weights=sum(p.nbytes for p in model.parameters()),
         gradients=sum(p.nbytes for p in trained),
         optimizer=float(sum(value.nbytes for value in states if isinstance(value, Tensor))),
-        average=trainer.learnt.nbytes,
+        average=stepper.learnt.nbytes,
         base=tuple(each - few * slope for each, slope in zip(low, by_row, strict=True)),
         by_row=by_row,
         unit=_unit(model),
-        scattered=_SCATTERED if trainer.accelerator.device.type == "cpu" else 1.0,
+        scattered=_SCATTERED if stepper.accelerator.device.type == "cpu" else 1.0,
     )
     return replace(found, program=max(0.0, held() - found.lasting))
 
@@ -135,32 +135,32 @@ def _part(batch: Batch, rows: int) -> Batch:
     return Batch(**{name: cut(getattr(batch, name)) for name in names}, rows=batch.rows[:rows])
 
 
-def _fill_buffers(trainer: Trainer, batch: Batch) -> None:
+def _fill_buffers(stepper: Stepper, batch: Batch) -> None:
     """Let the loss make the buffer that it keeps as large as the whole batch will want it."""
-    stack = trainer.prepared.bundle.decoder
+    stack = stepper.prepared.bundle.decoder
     assert stack.head is not None
-    labels = batch.labels[batch.labels != IGNORED].to(trainer.accelerator.device).unsqueeze(0)
-    with torch.no_grad(), trainer.accelerator.autocast():
+    labels = batch.labels[batch.labels != IGNORED].to(stepper.accelerator.device).unsqueeze(0)
+    with torch.no_grad(), stepper.accelerator.autocast():
         states = torch.zeros(*labels.shape, stack.config.hidden_size, device=labels.device)
         summed_loss(stack.head, states, labels)
 
 
-def _step(trainer: Trainer, batch: Batch) -> tuple[float, ...]:
+def _step(stepper: Stepper, batch: Batch) -> tuple[float, ...]:
     """Learn from ``batch``, as often as a process does in one step; the most bytes in each phase."""
-    parameters = [p for part in trainer.parts.parts for _, p in part.parameters]
+    parameters = [p for part in stepper.parts.parts for _, p in part.parameters]
     for parameter in parameters:
         parameter.grad = None
-    trainer.module.train()
+    stepper.module.train()
     meter = _Meter()
     highest = dict.fromkeys(_PHASES, 0.0)
     with meter:
-        for _ in range(min(2, trainer.training.gradient_accumulation_steps)):
-            loss = trainer.module(*tensors_of(batch, trainer.accelerator.device))
+        for _ in range(min(2, stepper.training.gradient_accumulation_steps)):
+            loss = stepper.module(*tensors_of(batch, stepper.accelerator.device))
             highest["forward"] = max(highest["forward"], meter.restart())
-            trainer.accelerator.backward(loss / max(1, batch.label_count))
+            stepper.accelerator.backward(loss / max(1, batch.label_count))
             del loss
             highest["backward"] = max(highest["backward"], meter.restart())
-        trainer.plain_optimizer.step()
+        stepper.plain_optimizer.step()
         highest["update"] = meter.restart()
     for parameter in parameters:
         parameter.grad = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,8 @@ from seq2seq_cli.training.report import write_report
 from seq2seq_cli.training.runfolder import LOG_FILE
 from seq2seq_cli.training.setup import Prepared, settings_of
 from seq2seq_cli.training.state import RunState
+from seq2seq_cli.training.stepper import StepResult
 from seq2seq_cli.training.trackers import Trackers
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What one optimizer step gave: summed loss, real target tokens, rates and gradient norms by part."""
-
-    loss: float
-    tokens: int
-    rates: dict[str, float]
-    norms: dict[str, float] = field(default_factory=dict)
 
 
 class Recorder:
