@@ -2,7 +2,9 @@
 
 Each run is a process of its own. Both programs start from one folder with the same weights, see the same rows
 in batches of the same number, and are scored on the test rows by one program with one way of decoding, so
-that only the training differs. The rate falls to nothing over the minutes: some steps are timed first.
+that only the training differs. The rate falls to nothing over the minutes, so their steps are counted before:
+each way to train is timed over a few, once, and then takes as many as fill the minutes, whatever the machine
+does beside it.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from typing import Any
 
 from benchmarks.shown import columns
 
-#: steps that are timed before a run; the first two of them do not count
-_PROBED = 6
+#: steps that are timed, once for each way to train; the first two of them do not count
+_PROBED = 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of each run (default 2)")
     parser.add_argument("--steps", type=int, help="so many steps instead of minutes")
     parser.add_argument("--limit", type=int, help="score only so many test rows")
-    parser.add_argument("--rate", type=float, help="of quality: Seq2SeqTrainer's (default: the recipe's)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        nargs="+",
+        help="of quality: Seq2SeqTrainer alone, at these rates, not the recipe's",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args(arguments)
 
@@ -85,15 +92,20 @@ def _quality(options: argparse.Namespace, place: Path) -> list[dict[str, Any]]:
         recipe = _recipe(options, task, place)
         start = place / f"{name}-start"
         _child(options, "start", recipe, start)
+        extra = [f"model={json.dumps({'encoder': str(start)})}"]
+        rates = {
+            f"transformers at {rate:g}": [f"training.learning_rate={rate}"] for rate in options.rate or ()
+        }
+        changes = rates or {"s2s": [], "transformers": []}
+        ways = {way: _Way(options, way.split()[0], recipe, [*extra, *some]) for way, some in changes.items()}
         for seed in options.seeds:
-            for program in ("s2s", "transformers"):
-                out = place / f"{name}-{program}-{seed}"
-                extra = [f"model={json.dumps({'encoder': str(start)})}"]
-                made = _train(options, program, recipe, out, seed, extra)
+            for run, way in ways.items():
+                out = place / f"{name}-{len(found)}"
+                made = way.train(out, seed)
                 found.append(
                     {
                         "task": name,
-                        "run": program,
+                        "run": run,
                         "seed": seed,
                         **made,
                         **_scores(options, task, recipe, out),
@@ -110,10 +122,10 @@ def _warm_starts(options: argparse.Namespace, place: Path) -> list[dict[str, Any
         task = TASKS[name]
         recipe = _recipe(options, task, place)
         for start, changes in STARTS.items():
+            way = _Way(options, "s2s", recipe, ["model.share=none", *changes])
             for seed in options.seeds:
                 out = place / f"{name}-{len(found)}"
-                asked = ["model.share=none", f"model.seed={seed}", *changes]
-                made = _train(options, "s2s", recipe, out, seed, asked)
+                made = way.train(out, seed, f"model.seed={seed}")
                 found.append(
                     {"task": name, "run": start, "seed": seed, **made, **_scores(options, task, recipe, out)}
                 )
@@ -138,19 +150,26 @@ def _recipe(options: argparse.Namespace, task: Task, place: Path) -> Path:
     return path
 
 
-def _train(
-    options: argparse.Namespace, program: str, recipe: Path, out: Path, seed: int, changes: Sequence[str]
-) -> dict[str, Any]:
-    """Train for the minutes (or steps); the steps taken and the seconds they took."""
-    changes = [*changes, f"training.seed={seed}"]
-    if options.rate is not None and program != "s2s":
-        changes.append(f"training.learning_rate={options.rate}")
-    steps = options.steps
-    if steps is None:
-        probe = _child(options, program, recipe, out.with_name(f"{out.name}-probe"), *changes, steps=_PROBED)
-        steps = max(1, math.floor(60 * options.minutes / probe["step"]))
-    made = _child(options, program, recipe, out, *changes, steps=steps)
-    return {"steps": steps, "seconds": round(made["seconds"], 1)}
+class _Way:
+    """A program and what it is asked for; how many steps it takes in the minutes is found out once."""
+
+    def __init__(
+        self, options: argparse.Namespace, program: str, recipe: Path, changes: Sequence[str]
+    ) -> None:
+        self._options, self._program, self._recipe, self._changes = options, program, recipe, changes
+        self._steps: int | None = options.steps
+
+    def train(self, out: Path, seed: int, *changes: str) -> dict[str, Any]:
+        """Train into ``out``; the steps taken and the seconds they took."""
+        asked = [*self._changes, f"training.seed={seed}", *changes]
+        if self._steps is None:
+            probe = self._run(out.with_name(f"{out.name}-probe"), asked, _PROBED)
+            self._steps = max(1, math.floor(60 * self._options.minutes / probe["step"]))
+        made = self._run(out, asked, self._steps)
+        return {"steps": self._steps, "seconds": round(made["seconds"], 1)}
+
+    def _run(self, out: Path, changes: Sequence[str], steps: int) -> dict[str, Any]:
+        return _child(self._options, self._program, self._recipe, out, *changes, steps=steps)
 
 
 def _child(
