@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,7 +165,7 @@ def _recipe(path: Path | None) -> Recipe | None:
     return load_recipe(path)
 
 
-def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]) -> list[Row]:
+def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]) -> Sequence[Row]:
     """The rows to evaluate on: --data, else the recipe's test rows; fields that no flag names are those of
     the recipe, else the usual ones."""
     from seq2seq_cli.data.sources import read_rows
@@ -180,7 +181,7 @@ def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]
 
 
 def _generate_and_score(
-    rows: list[Row],
+    rows: Sequence[Row],
     names: list[str],
     *,
     model: str | None,

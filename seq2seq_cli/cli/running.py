@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from seq2seq_cli.errors import S2SError, UsageError
 
 if TYPE_CHECKING:
     from seq2seq_cli.checkpoint.bundle import Bundle, Check
+    from seq2seq_cli.data.rows import Row
     from seq2seq_cli.decoding.engine import TextGenerator
     from seq2seq_cli.model import Seq2Seq, Stack
     from seq2seq_cli.processes.worker import Writer
@@ -191,7 +192,7 @@ def build_from_recipe(recipe: Recipe) -> Bundle:
     from seq2seq_cli.training.models import build_model
 
     data = recipe.data
-    rows = []
+    rows: Sequence[Row] = []
     if data.train is not None:
         source = data.source if recipe.training.objective in PAIRED else None
         rows = read_rows(data.train, source=source, target=data.target, on_bad_row=data.on_bad_row)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -69,19 +71,19 @@ class PairDataset:
         self.start_id, self.eos_id = start_id, eos_id
         self.source_pad_id = source_tokenizer.pad_id or 0
         self.target_pad_id = target_tokenizer.pad_id or 0
-        kept, empty = kept_rows(rows, keep_empty)
-        self.row_numbers = np.asarray(kept, np.int64)
+        self.row_numbers, empty = kept_rows(rows, keep_empty)
+        kept = partial(picked, rows, self.row_numbers)
         sources = Cut(source_tokenizer, max_source_length, special=True)
-        self._sources = tokenized(lambda: (source_prefix + rows[i].source for i in kept), sources)
+        self._sources = tokenized(lambda: (source_prefix + row.source for row in kept()), sources)
         first = [] if first_id is None else [first_id]
         space = room(max_target_length, "max_target_length", beside=1 + len(first))
         targets = Cut(target_tokenizer, space, special=False, before=first)
-        self._targets = tokenized(lambda: (rows[i].target for i in kept), targets)
+        self._targets = tokenized(lambda: (row.target for row in kept()), targets)
         #: (source, target) tokens of each pair, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((self._sources.lengths, self._targets.lengths + 1), axis=1)
         self.summary = Summary(
             rows=len(rows),
-            kept=len(kept),
+            kept=len(self),
             empty_targets=empty,
             truncated_sources=sources.count,
             truncated_targets=targets.count,
@@ -144,17 +146,16 @@ class TextDataset:
             raise UsageError("masked_lm needs a tokenizer with a mask token", remedy="use causal_lm")
         self.start_id, self.eos_id, self.seed = start_id, eos_id, seed
         self._tokenizer = tokenizer
-        kept, empty = kept_rows(rows)
-        self.row_numbers = np.asarray(kept, np.int64)
+        self.row_numbers, empty = kept_rows(rows)
         limit = room(max_length, "max_length", beside=1) if self._causal else max_length
         texts = Cut(tokenizer, limit, special=not self._causal, whole_words=whole_word)
-        self._texts = tokenized(lambda: (rows[i].target for i in kept), texts)
+        self._texts = tokenized(lambda: (row.target for row in picked(rows, self.row_numbers)), texts)
         lengths = self._texts.lengths + self._causal
         #: (0, tokens) of each text, the eos id included: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((np.zeros_like(lengths), lengths), axis=1)
         self.summary = Summary(
             rows=len(rows),
-            kept=len(kept),
+            kept=len(self),
             empty_targets=empty,
             truncated_sources=0,
             truncated_targets=texts.count,
@@ -197,10 +198,17 @@ class TextDataset:
         return content_hash(self.start_id, self.eos_id, self._texts)
 
 
-def kept_rows(rows: Sequence[Row], keep_empty: bool = False) -> tuple[list[int], int]:
+def kept_rows(rows: Sequence[Row], keep_empty: bool = False) -> tuple[NDArray[np.int64], int]:
     """(numbers of the rows that have a target, how many have none). DataError when nothing is left."""
-    kept = [i for i, row in enumerate(rows) if keep_empty or row.target.strip()]
-    if not kept:
+    kept = np.flatnonzero([keep_empty or bool(row.target.strip()) for row in rows])
+    if not len(kept):
         where = rows[0].where if rows else ""
         raise DataError("no row has a target text", where=where, remedy="check the field named as target")
-    return kept, len(rows) - len(kept)
+    return kept.astype(np.int64), len(rows) - len(kept)
+
+
+def picked(rows: Sequence[Row], numbers: NDArray[np.int64]) -> Iterator[Row]:
+    """The rows of these rising numbers, read from the first to the last."""
+    wanted = np.zeros(len(rows), bool)
+    wanted[numbers] = True
+    return compress(rows, wanted)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq_cli.data.cache import tokenized
-from seq2seq_cli.data.dataset import Summary, kept_rows
+from seq2seq_cli.data.dataset import Summary, kept_rows, picked
 from seq2seq_cli.data.noise import Noise, infilled, span_lengths, span_limit, spans
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sequences import Cut, content_hash, room
@@ -47,8 +47,11 @@ class DenoiseDataset:
         self._pads = source_tokenizer.pad_id or 0, target_tokenizer.pad_id or 0
         self._around = tuple(np.array(ids, np.int64) for ids in source_tokenizer.template)
         self._first = np.array([] if first_id is None else [first_id], np.int64)
-        kept, empty = kept_rows(rows)
-        self.row_numbers = np.asarray(kept, np.int64)
+        self.row_numbers, empty = kept_rows(rows)
+
+        def texts() -> Iterator[str]:
+            return (row.target for row in picked(rows, self.row_numbers))
+
         template, first = sum(map(len, self._around)), len(self._first)
         source_room = room(max_source_length, "max_source_length", beside=template)
         target_room = room(max_target_length, "max_target_length", beside=1 + first)
@@ -62,18 +65,18 @@ class DenoiseDataset:
         else:
             limit = min(filter(None, (source_room, target_room)), default=None) if alike else source_room
         sources = Cut(source_tokenizer, limit, special=False)
-        self._sources = tokenized(lambda: (rows[i].target for i in kept), sources)
+        self._sources = tokenized(texts, sources)
         self._targets, cut = self._sources, 0
         if not alike:
             targets = Cut(target_tokenizer, target_room, special=False)
-            self._targets = tokenized(lambda: (rows[i].target for i in kept), targets)
+            self._targets = tokenized(texts, targets)
             cut = targets.count
         #: (source, target) tokens of each row, the eos id included, [N, 2]; of a text with a hole here and
         #: there the source may be shorter in one epoch or another.
         self.lengths: NDArray[np.int64] = self._lengths(template, first + 1)
         self.summary = Summary(
             rows=len(rows),
-            kept=len(kept),
+            kept=len(self),
             empty_targets=empty,
             truncated_sources=sources.count,
             truncated_targets=cut,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq_cli.data.cache import tokenized
-from seq2seq_cli.data.dataset import Summary, kept_rows
+from seq2seq_cli.data.dataset import Summary, kept_rows, picked
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sequences import Cut, content_hash, room
 from seq2seq_cli.text.tokenizer import Tokenizer
@@ -36,11 +36,11 @@ class PackedDataset:
         self._pad_id = tokenizer.pad_id or 0
         kept, empty = kept_rows(rows)
         texts = Cut(tokenizer, None, special=False, before=[start_id])
-        self._texts = tokenized(lambda: (rows[i].target for i in kept), texts)
+        self._texts = tokenized(lambda: (row.target for row in picked(rows, kept)), texts)
         tokens = len(self._texts.flat)
         self._edges = np.append(np.arange(0, tokens, block_length), tokens)
         first = np.searchsorted(self._texts.ends, self._edges[:-1], side="right")
-        self.row_numbers = np.asarray(kept, np.int64)[first]
+        self.row_numbers = kept[first]
         lengths = np.diff(self._edges)
         #: (0, tokens) of each block: [N, 2].
         self.lengths: NDArray[np.int64] = np.stack((np.zeros_like(lengths), lengths), axis=1)

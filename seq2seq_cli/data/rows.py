@@ -20,14 +20,13 @@ class Row:
     """One example.
 
     ``target`` is what is learnt, ``references`` all accepted targets (the target alone where there are no
-    others), ``where`` is ``file:line``, ``fields`` the row as it was read.
+    others), ``where`` is ``file:line``.
     """
 
     source: str
     target: str
     references: tuple[str, ...]
     where: str
-    fields: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class Fields:
             return None
         if self.reference_separator is not None:
             target = target.split(self.reference_separator)[0]
-        return Row(source=source, target=target, references=references, where=where, fields=fields)
+        return Row(source=source, target=target, references=references, where=where)
 
     def _references(
         self, fields: Mapping[str, object], target: str, where: str, bad: BadRows

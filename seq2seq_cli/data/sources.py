@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from seq2seq_cli import console
 from seq2seq_cli.data import files
+from seq2seq_cli.data.cache import cache_folder
 from seq2seq_cli.data.hub import is_hub_reference, read_hub
+from seq2seq_cli.data.mapped import NoRoomError, kept
 from seq2seq_cli.data.rows import BadRows, Fields, Row
 from seq2seq_cli.errors import DataError, Finding, UsageError
 
@@ -48,8 +51,8 @@ def read_rows(
     reference_separator: str | None = None,
     split: str = "train",
     on_bad_row: str = "error",
-) -> list[Row]:
-    """All rows of ``spec``, in order.
+) -> Sequence[Row]:
+    """All rows of ``spec``, in order; many of them are mapped from disk instead of held in memory.
 
     ``source`` and ``target`` name the fields (or number the columns, from 1); ``source=None`` is language
     modelling, where a row has a target alone and a plain text file gives one row a line. More accepted
@@ -64,10 +67,19 @@ def read_rows(
     fields = Fields(
         source=source, target=target, references=references, reference_separator=reference_separator
     )
-    bad = BadRows(skip=on_bad_row == "skip")
-    rows = list(_good_rows(spec, fields, split, bad, streaming=False))
-    bad.settle(len(rows))
-    return rows
+
+    def read(folder: Path | None) -> Sequence[Row]:
+        bad = BadRows(skip=on_bad_row == "skip")
+        rows = kept(_good_rows(spec, fields, split, bad, streaming=False), folder)
+        bad.settle(len(rows))
+        return rows
+
+    folder = cache_folder()
+    try:
+        return read(folder)
+    except NoRoomError as error:
+        console.warn(f"rows are kept in memory, because {folder} takes no file: {error.__cause__}")
+        return read(None)
 
 
 def stream_rows(

@@ -166,7 +166,7 @@ def _check_precision(recipe: Recipe) -> None:
         )
 
 
-def _read(recipe: Recipe) -> tuple[list[Row] | Windows, list[Row]]:
+def _read(recipe: Recipe) -> tuple[Sequence[Row] | Windows, Sequence[Row]]:
     """Rows to learn from and to validate with; every missing file is reported at once."""
     data = recipe.data
     source = data.source if recipe.training.objective in PAIRED else None

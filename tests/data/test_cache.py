@@ -235,7 +235,7 @@ def test_processes_that_want_the_same_share_the_work(folder: Path) -> None:
 
 
 def test_data_sets_are_the_same_from_the_cache(folder: Path) -> None:
-    rows = [Row(source=t, target=t[::-1], references=(t,), where="x:1", fields={}) for t in TEXTS]
+    rows = [Row(source=t, target=t[::-1], references=(t,), where="x:1") for t in TEXTS]
 
     def make() -> PairDataset:
         return PairDataset(

@@ -27,7 +27,7 @@ START, EOS = 1, 2
 
 
 def row(source: str, target: str) -> Row:
-    return Row(source=source, target=target, references=(target,), where="x:1", fields={})
+    return Row(source=source, target=target, references=(target,), where="x:1")
 
 
 ROWS = [row("who sells", "cars in north"), row("", "it"), row("who", "  "), row("the most cars", "")]

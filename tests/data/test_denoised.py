@@ -22,7 +22,7 @@ START, EOS = 1, 2
 
 
 def rows(*texts: str) -> list[Row]:
-    return [Row(source="", target=t, references=(t,), where=f"x:{n}", fields={}) for n, t in enumerate(texts)]
+    return [Row(source="", target=t, references=(t,), where=f"x:{n}") for n, t in enumerate(texts)]
 
 
 def make(

@@ -22,7 +22,7 @@ TOKENIZER = train_tokenizer("wordpiece", 60, ["red green blue cat dog"])
 
 def row(number: int) -> Row:
     text = " ".join(["red", "green", "blue", "cat", "dog"][: 1 + number % 5])
-    return Row(source="", target=text, references=(text,), where=f"x:{number}", fields={})
+    return Row(source="", target=text, references=(text,), where=f"x:{number}")
 
 
 class Stream:
