@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import learning, products, shown
 from benchmarks.ctranslate import convert
+from benchmarks.data import data_rows
 from benchmarks.decoding import decode_rows
 from benchmarks.epoch import epoch_rows
 from benchmarks.families import FAMILIES, OLD, family_rows
@@ -24,11 +25,14 @@ from benchmarks.measure import Row, machine_limits, startup_rows, train_rows
 from benchmarks.passes import pass_rows
 from benchmarks.sampling import sampling_rows
 from benchmarks.scale import decode_points, line_points
+from benchmarks.scale_train import train_points
 from benchmarks.worker import Worker
 from benchmarks.workload import FULL, MODES, QUICK, Size, parts_of, write_bart, write_pair
 
 #: what of training is measured: W2 and W2b
 _TRAINING = ("step", "epoch")
+#: what is varied of: W6, and training steps
+_SCALED = ("decoding", "lines", "training")
 _PEERS = ("transformers", "ctranslate2")
 
 
@@ -58,19 +62,20 @@ def _beside(
     """Rows of s2s beside its peer, as JSON and as text."""
     pairs = options.pairs or (1 if options.quick else 5)
     _say(f"{options.kind}: {pairs} pairs, s2s and {options.peer} in turn, {options.threads} threads")
-    modes = options.only or MODES[options.peer]
+    modes = options.only or MODES.get(options.peer, ())
     if options.peer == "ctranslate2":
         write_bart(folder, size)
         convert(folder, size, {parts_of(mode)[1] for mode in modes})
     else:
         # one needs a tokenizer, the other no model at all
-        small = options.kind in ("startup", "sampling", "passes")
+        small = options.kind in ("startup", "sampling", "passes", "data")
         write_pair(folder, QUICK if small else size, tokenizer=options.kind == "startup")
     kinds: dict[str, Callable[..., Iterator[Row]]] = {
         "decode": partial(decode_rows, modes=modes),
         "train": partial(_training, parts=options.only or _TRAINING, count=options.texts or size.pairs),
         "startup": startup_rows,
         "load": load_rows,
+        "data": data_rows,
         "sampling": sampling_rows,
         "passes": pass_rows,
         "families": partial(
@@ -98,13 +103,16 @@ def _scale(
     pairs = options.pairs or (1 if options.quick else 3)
     _say(f"scale: {pairs} pairs, s2s and {options.peer} in turn, {options.threads} threads")
     given: dict[str, Any] = {"quick": options.quick, "peer": options.peer, "pairs": pairs}
+    given |= {"threads": options.threads, "limits": limits}
     counts = (10, 100) if options.quick else tuple(10**power for power in range(2, 7))
+    parts = {
+        "decoding": decode_points(folder, size, **given),
+        "lines": line_points(folder.with_name("tiny"), counts, options.threads),
+        "training": train_points(folder, size, **given),
+    }
     points = []
-    for part in (
-        decode_points(folder, size, threads=options.threads, limits=limits, **given),
-        line_points(folder.with_name("tiny"), counts, options.threads),
-    ):
-        for point in part:
+    for name in options.only or _SCALED:
+        for point in parts[name]:
             _say(f"  {point.curve} {point.value}: {point.s2s.seconds:.3g} s, {point.s2s.peak_mb:.0f} MB")
             points.append(point)
     if options.plot:
@@ -132,16 +140,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "of tokens, same threads, in turn. Medians; the ratio is the median of the pairs' ratios. What is "
         "learnt in the same minutes: scripts/bench quality|warm-start --help.",
     )
-    kinds = ("decode", "train", "startup", "load", "families", "scale", "products", "sampling", "passes")
+    kinds = ("decode", "train", "startup", "load", "data", "families", "scale", "products")
+    kinds += ("sampling", "passes")
     parser.add_argument("kind", choices=kinds, help="what is measured")
     parser.add_argument("--peer", choices=_PEERS, default="transformers", help="measured beside s2s")
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*modes, *_TRAINING, *FAMILIES),
+        choices=(*modes, *_TRAINING, *_SCALED, *FAMILIES),
         metavar="ROW",
-        help=f"of decode ({', '.join(modes)}), train ({', '.join(_TRAINING)}) or families (a family's name): "
-        "this row (may be repeated)",
+        help=f"of decode ({', '.join(modes)}), train ({', '.join(_TRAINING)}), scale ({', '.join(_SCALED)}) "
+        "or families (a family's name): this row (may be repeated)",
     )
     parser.add_argument("--texts", type=_count, help=f"of train: pairs of W2b's epoch (default {FULL.pairs})")
     parser.add_argument("--pairs", type=_count, help="measurements of each program (default 5, of scale 3)")
@@ -163,7 +172,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--plot draws scale, not {options.kind}")
     if options.texts and options.kind != "train":
         parser.error(f"--texts belongs to train, not to {options.kind}")
-    rows = {"decode": MODES[options.peer], "train": _TRAINING, "families": FAMILIES}
+    rows = {"decode": MODES[options.peer], "train": _TRAINING, "scale": _SCALED, "families": FAMILIES}
     known = rows.get(options.kind, ())
     for row in options.only or ():
         if row not in known:

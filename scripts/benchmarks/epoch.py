@@ -148,22 +148,33 @@ def s2s_epoch(folder: Path, mode: str, size: Size) -> Callable[[], Any]:
     from seq2seq_cli.training.run import finetune
 
     assert accelerate.Accelerator  # imports are not part of it
-    rows = [json.loads(line) for line in (folder / "train.jsonl").open(encoding="utf-8")]
-    real = sum(len(row["source"].split()) + len(row["target"].split()) + 1 for row in rows)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(
-        f"model: {{encoder: {json.dumps(str(folder / 'model'))}}}\n"
-        f"data: {{train: {json.dumps(str(folder / 'train.jsonl'))}}}\n"
-        f"training: {{num_train_epochs: 1, learning_rate: {_RATE}, logging_steps: 10,"
-        f" tokens_per_batch: {real * _BATCH // len(rows)}}}\n"
-        f"output: {json.dumps(str(folder / 'run'))}\n"
-    )
+    real = _tokens(folder)[0]
+    recipe = s2s_recipe(folder)
 
     def job() -> dict[str, Any]:
         results = finetune(load_recipe(recipe), overwrite=True)
         return {"tokens": real, "steps": results["steps"], "loss": results["train_loss"]}
 
     return job
+
+
+def s2s_recipe(folder: Path) -> Path:
+    """One epoch over the pairs in ``folder``, in batches of as many tokens as the peer's have."""
+    recipe, (real, rows) = folder / "recipe.yaml", _tokens(folder)
+    recipe.write_text(
+        f"model: {{encoder: {json.dumps(str(folder / 'model'))}}}\n"
+        f"data: {{train: {json.dumps(str(folder / 'train.jsonl'))}}}\n"
+        f"training: {{num_train_epochs: 1, learning_rate: {_RATE}, logging_steps: 10,"
+        f" tokens_per_batch: {real * _BATCH // rows}}}\n"
+        f"output: {json.dumps(str(folder / 'run'))}\n"
+    )
+    return recipe
+
+
+def _tokens(folder: Path) -> tuple[int, int]:
+    """(real tokens of all pairs, how many pairs)."""
+    rows = [json.loads(line) for line in (folder / "train.jsonl").open(encoding="utf-8")]
+    return sum(len(row["source"].split()) + len(row["target"].split()) + 1 for row in rows), len(rows)
 
 
 def transformers_epoch(folder: Path, mode: str, size: Size) -> Callable[[], Any]:

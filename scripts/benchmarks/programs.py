@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ctranslate import ctranslate2_decode
+from benchmarks.data import datasets_rows, s2s_rows, s2s_tokenize, tokenizers_tokenize
 from benchmarks.decoding import s2s_decode, transformers_decode
 from benchmarks.epoch import s2s_epoch, transformers_epoch
 from benchmarks.families import s2s_family, transformers_family, write_family
@@ -144,6 +145,10 @@ JOBS: dict[tuple[str, str], Callable[[Path, str, Size], Job]] = {
     ("transformers", "family"): transformers_family,
     ("transformers", "write"): write_family,
     ("ctranslate2", "decode"): ctranslate2_decode,
+    ("s2s", "tokenize"): s2s_tokenize,
+    ("tokenizers", "tokenize"): tokenizers_tokenize,
+    ("s2s", "rows"): s2s_rows,
+    ("datasets", "rows"): datasets_rows,
     ("machine", "limits"): limits,
     ("machine", "products"): products,
 }

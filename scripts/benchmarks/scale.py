@@ -54,14 +54,15 @@ def curves(size: Size, *, quick: bool) -> list[Curve]:
         return [Curve(name=name, values=values, size=base) for name, values in tiny]
     few = replace(base, sources=4)
     return [
-        Curve(name="batch", values=_doubled(1, 256), size=base),
-        Curve(name="source length", values=_doubled(16, 2048), size=replace(few, new_tokens=16)),
-        Curve(name="target length", values=_doubled(16, 1024), size=few),
-        Curve(name="beams", values=_doubled(1, 16), size=base),
+        Curve(name="batch", values=doubled(1, 256), size=base),
+        Curve(name="source length", values=doubled(16, 2048), size=replace(few, new_tokens=16)),
+        Curve(name="target length", values=doubled(16, 1024), size=few),
+        Curve(name="beams", values=doubled(1, 16), size=base),
     ]
 
 
-def _doubled(first: int, last: int) -> tuple[int, ...]:
+def doubled(first: int, last: int) -> tuple[int, ...]:
+    """first, 2 * first, ... last."""
     return tuple(first * 2**step for step in range(int(math.log2(last // first)) + 1))
 
 
@@ -157,12 +158,13 @@ def decode_points(
                 value=value,
                 work=work_of(sized, mode),
                 limit=limit_of(sized, mode, limits),
-                s2s=_reading(both, 0),
-                peer=_reading(both, 1),
+                s2s=reading(both, 0),
+                peer=reading(both, 1),
             )
 
 
-def _reading(both: Both, side: int) -> Reading:
+def reading(both: Both, side: int) -> Reading:
+    """What one of two programs took."""
     return Reading(
         seconds=median((both.left, both.right)[side]),
         cpu_seconds=median(both.cpu[side]),

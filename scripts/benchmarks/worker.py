@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.workload import Size, as_arguments
 
 #: what says to every program how many threads it has; the child does not import torch for that
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 class Worker:

@@ -28,7 +28,8 @@ class Size:
     new_tokens: int = 32
     single_new_tokens: int = 64
     batch: int = 16
-    length: int = 32
+    length: int = 32  #: of targets
+    source_length: int = 32
     steps: int = 2  #: training steps a measurement
     pairs: int = 4000  #: of texts in an epoch
 
@@ -67,6 +68,7 @@ QUICK = Size(
     single_new_tokens=8,
     batch=4,
     length=16,
+    source_length=16,
     steps=1,
     pairs=24,
 )
@@ -206,11 +208,11 @@ def training_batches(size: Size, count: int = 8) -> list[tuple[Any, Any]]:
     import torch
 
     generator = torch.Generator().manual_seed(1)
-    shape = (size.batch, size.length)
+    shapes = (size.batch, size.source_length), (size.batch, size.length)
     return [
         (
-            torch.randint(3, size.source_vocabulary, shape, generator=generator),
-            torch.randint(3, size.target_vocabulary, shape, generator=generator),
+            torch.randint(3, size.source_vocabulary, shapes[0], generator=generator),
+            torch.randint(3, size.target_vocabulary, shapes[1], generator=generator),
         )
         for _ in range(count)
     ]

