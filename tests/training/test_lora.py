@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,3 +166,40 @@ def test_language_models_take_updates(folders: Path, recipe: Make) -> None:
     assert load_bundle(str(RUN)).is_trained
     names = load_file(RUN / "adapter/adapter_model.safetensors")
     assert "base_model.model.transformer.h.1.mlp.c_proj.lora_B.weight" in names
+
+
+def test_two_processes_with_updates_and_an_average_are_killed_and_go_on(folders: Path, recipe: Make) -> None:
+    """The same bits as without the kill, and what one process learns from twice as many batches a step."""
+    changes = ["training.ema_decay=0.8", "model.lora.dropout=0", "training.save_steps=2"]
+    (folders / "recipe.yaml").write_text(TEXT)
+
+    def two(output: str, fail: str = "") -> int:
+        sets = [part for change in (*changes, f"output={output}") for part in ("--set", change)]
+        command = [
+            sys.executable,
+            "-m",
+            "seq2seq_cli",
+            "finetune",
+            "recipe.yaml",
+            "--num-processes",
+            "2",
+            *sets,
+        ]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("S2S_FAIL")}
+        environment = {**kept, "OMP_NUM_THREADS": "1", **({"S2S_FAIL": fail} if fail else {})}
+        return subprocess.run(
+            command, env=environment, capture_output=True, timeout=180, check=False
+        ).returncode
+
+    assert two("runs/whole") == 0
+    assert two("runs/killed", fail="step:3:kill") != 0
+    assert not Path("runs/killed/checkpoint-4").exists()
+    assert two("runs/killed") == 0
+    same_files(Path("runs/whole/checkpoint-6"), Path("runs/killed/checkpoint-6"))
+    finetune(recipe(*changes, "training.gradient_accumulation_steps=2", "output=runs/one", text=TEXT))
+    weights = [
+        load_file(f"runs/{name}/checkpoint-6/training_weights.safetensors") for name in ("whole", "one")
+    ]
+    assert any(name.startswith("average.") for name in weights[0])
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-4)
