@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 _MB = 2**20
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def held() -> float:
@@ -67,16 +68,26 @@ def available() -> int | None:
                 known.append(int(line.split()[1]) * 1024)
     limit, used = _of_group("max"), _of_group("current")
     if limit is not None and used is not None:
-        known.append(max(0, limit - used))
+        known.append(max(0, limit - max(0, used - _reclaimable())))
     return min(known, default=None)
 
 
 def _of_group(what: str) -> int | None:
     """A number of the control group's memory."""
     try:
-        return int(Path(f"/sys/fs/cgroup/memory.{what}").read_text())
+        return int((_GROUP / f"memory.{what}").read_text())
     except (OSError, ValueError):  # not there, or "max"
         return None
+
+
+def _reclaimable() -> int:
+    """Bytes of files that the control group has in memory, and drops as soon as it needs the room."""
+    with suppress(OSError):
+        for line in (_GROUP / "memory.stat").read_text().splitlines():
+            name, _, number = line.partition(" ")
+            if name == "inactive_file":
+                return int(number)
+    return 0
 
 
 def limits() -> str:

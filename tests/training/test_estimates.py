@@ -149,6 +149,21 @@ def test_limits_of_the_process_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room() == pytest.approx(held + 10_000_000, rel=0.01)
 
 
+def test_files_that_a_control_group_keeps_are_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_GROUP", tmp_path)
+    for name, text in {
+        "max": "3000000",
+        "current": "2900000",
+        "stat": "anon 9\ninactive_file 700000",
+    }.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert machine.available() == 800_000
+    (tmp_path / "memory.stat").unlink()
+    assert machine.available() == 100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (machine.available() or 0) > 3_000_000, "the system's"
+
+
 # -- the real thing ------------------------------------------------------------------------------------------
 
 #: a pair, a masked and a causal model, of different sizes, batches, optimizers: all far above the 0.4 GB of
