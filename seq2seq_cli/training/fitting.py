@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: of what is free, this much may be used in a trial: later batches differ a little
 _SHARE = 0.9
-#: AdamW's two averages of a parameter, in bytes; and what DDP collects a gradient in
-_OPTIMIZER, _EXCHANGE = 8, 4
+#: bytes a parameter: AdamW's two averages of its gradient, what DDP collects that in, its own average
+_OPTIMIZER, _EXCHANGE, _AVERAGE = 8, 4, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,16 @@ def worst_batches(lengths: Any, cut: Cut) -> list[list[int]]:
 
 def _held(prepared: Prepared, accelerator: Accelerator) -> int:
     """Bytes that training will hold beside weights, gradients and what a batch needs."""
-    trained = sum(p.numel() for part in prepared.parts.parts if not part.frozen for _, p in part.parameters)
-    return trained * (_OPTIMIZER + (_EXCHANGE if accelerator.num_processes > 1 else 0))
+    return _trained(prepared) * (
+        _OPTIMIZER
+        + (_EXCHANGE if accelerator.num_processes > 1 else 0)
+        + (0 if prepared.recipe.training.ema_decay is None else _AVERAGE)
+    )
+
+
+def _trained(prepared: Prepared) -> int:
+    """How many parameters learn."""
+    return sum(p.numel() for part in prepared.parts.parts if not part.frozen for _, p in part.parameters)
 
 
 # -- when a batch does not fit ---------------------------------------------------------------------------
@@ -185,7 +193,7 @@ def explained(
         there = sum(
             t.nbytes for kept in optimizer.state.values() for t in kept.values() if torch.is_tensor(t)
         )
-        held = max(0, _held(prepared, accelerator) - there)
+        held = max(0, _trained(prepared) * _OPTIMIZER - there)  # an average is there from the beginning
         with _limited():
             cut = _largest(prepared, accelerator, held=held, parts=parts)
     else:  # the others would have to try along, and wait for this one elsewhere

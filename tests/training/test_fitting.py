@@ -19,7 +19,8 @@ from seq2seq_cli.errors import ResourceError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import fitting, machine
 from seq2seq_cli.training.fitting import Cut, worst_batches
-from seq2seq_cli.training.run import finetune
+from seq2seq_cli.training.run import finetune, make_accelerator
+from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.state import checkpoints, read_checkpoint
 from tests.training.test_lost_processes import environment
 from tests.training.test_train_processes import learnt, sums
@@ -148,6 +149,22 @@ def test_a_step_keeps_its_size_in_any_number_of_parts() -> None:
     assert tokens.parted(16) == Cut(tokens=1024, rows=None, accumulation=16)
     assert tokens.parted(2**15) is None
     assert Cut(tokens=None, rows=8, accumulation=1).parted(4) == Cut(tokens=None, rows=2, accumulation=4)
+
+
+def test_a_trial_leaves_room_for_the_average(
+    recipe: Make, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room: list[int] = []
+
+    def fits(*_: object, held: int) -> bool:
+        room.append(held)
+        return True
+
+    monkeypatch.setattr(fitting, "_fits", fits)
+    for change in ("null", "0.9"):
+        made = recipe("training.auto_find_batch_size=true", f"training.ema_decay={change}")
+        fitting.find_cut(prepare(made), make_accelerator(made))
+    assert room[1] * 8 == room[0] * 12
 
 
 def test_worst_batches_are_the_widest() -> None:
