@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -45,12 +45,13 @@ def _written(rows: Iterator[Row], folder: Path) -> pa.Table:
     import pyarrow as pa
 
     texts = [(name, pa.large_binary()) for name in ("source", "target")]
-    schema = pa.schema([*texts, ("references", pa.list_(pa.large_binary())), ("where", pa.string())])
+    schema = pa.schema([*texts, ("references", pa.list_(pa.large_binary())), ("where", pa.large_binary())])
     with _writing():
         folder.mkdir(parents=True, exist_ok=True)
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed below
-    with file:
-        writer = pa.ipc.new_file(file, schema)
+    try:
+        with _writing():
+            writer = pa.ipc.new_file(file, schema)
         while some := [_cells(row) for row in islice(rows, _ROWS_AT_ONCE)]:
             columns = map(pa.array, zip(*some, strict=True), schema.types)
             batch = pa.record_batch(list(columns), schema=schema)
@@ -60,6 +61,9 @@ def _written(rows: Iterator[Row], folder: Path) -> pa.Table:
             writer.close()
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    finally:
+        with suppress(OSError):  # what could not be written still waits in its buffer
+            file.close()
     return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
 
 
@@ -72,10 +76,10 @@ def _writing() -> Iterator[None]:
         raise NoRoomError from error
 
 
-def _cells(row: Row) -> tuple[bytes, bytes, list[bytes] | None, str]:
+def _cells(row: Row) -> tuple[bytes, bytes, list[bytes] | None, bytes]:
     """A row as its columns have it; the references only where they are not the target alone."""
     references = None if row.references == (row.target,) else [_bytes(text) for text in row.references]
-    return _bytes(row.source), _bytes(row.target), references, row.where
+    return _bytes(row.source), _bytes(row.target), references, _bytes(row.where)
 
 
 def _bytes(text: str) -> bytes:
@@ -112,11 +116,11 @@ class MappedRows(Sequence[Row]):
             yield from map(_row, *(column.to_pylist() for column in batch.columns))
 
 
-def _row(source: bytes, target: bytes, references: list[bytes] | None, where: str) -> Row:
+def _row(source: bytes, target: bytes, references: list[bytes] | None, where: bytes) -> Row:
     text = _text(target)
     return Row(
         source=_text(source),
         target=text,
         references=(text,) if references is None else tuple(map(_text, references)),
-        where=where,
+        where=_text(where),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -137,3 +138,36 @@ def test_many_rows_take_little_memory_of_their_own(tmp_path: Path) -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert grown("mapped") < 0.2 * grown("list")
+
+
+@pytest.mark.parametrize("size", [0, 5_000])
+def test_a_disk_that_is_full_is_said_and_rows_stay_in_memory(tmp_path: Path, size: int) -> None:
+    lines = [json.dumps({"source": f"s {n}" * 9, "target": f"t {n}"}) for n in range(900)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    child = f"""
+import resource
+from seq2seq_cli.data import mapped
+from seq2seq_cli.data.sources import read_rows
+mapped.FEW, mapped._ROWS_AT_ONCE = 100, 50
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+print(len(read_rows("train.jsonl")))
+"""
+    environment = {**os.environ, "S2S_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", child],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "900\n"
+    assert "rows are kept in memory" in done.stderr
+
+
+@pytest.mark.usefixtures("few")
+def test_files_have_names_of_any_bytes(tmp_path: Path) -> None:
+    rows = [
+        Row(source="s", target="t" * 9, references=("t",), where=f"caf\udce9.jsonl:{n}") for n in range(30)
+    ]
+    assert list(kept(rows, tmp_path)) == rows
