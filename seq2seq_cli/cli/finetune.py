@@ -12,7 +12,7 @@ import typer
 
 from seq2seq_cli import cli, console
 from seq2seq_cli.cli.options import OutputFolder, Overrides, Overwrite, Processes, new_app
-from seq2seq_cli.errors import CheckpointError, DataError, UsageError
+from seq2seq_cli.errors import CheckpointError, DataError, DivergedError, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _train(recipe: Recipe, *, resume: str, overwrite: bool) -> None:
 
     try:
         train(recipe, resume=resume, overwrite=overwrite)
-    except (UsageError, DataError, CheckpointError) as error:
+    except (UsageError, DataError, CheckpointError, DivergedError) as error:
         # every process of a group finds the same fault: one of them says it
         if os.environ.get("RANK", "0") != "0":
             raise typer.Exit(error.exit_code) from None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: rows that an error about a batch names
 _NAMED_ROWS = 8
+#: batches that it names
+_NAMED_BATCHES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +29,23 @@ class Divergence:
     batches: tuple[tuple[float, str], ...]
 
 
-def divergence(
-    step: int,
-    norm: float,
-    batches: Sequence[Batch],
-    losses: Sequence[Tensor],
-    where: Callable[[int], str],
-) -> Divergence:
-    """Which of the ``batches`` of ``step`` have no finite loss; the only one when there is but one."""
+def looked_at(
+    batches: Sequence[Batch], losses: Sequence[Tensor], where: Callable[[int], str]
+) -> list[tuple[float, str]]:
+    """(loss, its rows in words) of the batches of one process."""
     found = []
     for batch, loss in zip(batches, losses, strict=True):
-        if not math.isfinite(loss.item()) or len(batches) == 1:
-            places = [where(row) for row in batch.rows[:_NAMED_ROWS]]
-            more = f" and {len(batch.rows) - _NAMED_ROWS} more" if len(batch.rows) > _NAMED_ROWS else ""
-            found.append((loss.item(), f"rows {', '.join(places)}{more}"))
-    return Divergence(step=step, norm=norm, batches=tuple(found))
+        places = [where(row) for row in batch.rows[:_NAMED_ROWS]]
+        more = f" and {len(batch.rows) - _NAMED_ROWS} more" if len(batch.rows) > _NAMED_ROWS else ""
+        found.append((loss.item(), f"rows {', '.join(places)}{more}"))
+    return found
+
+
+def divergence(step: int, norm: float, batches: Sequence[tuple[float, str]]) -> Divergence:
+    """Which of the ``batches`` of all processes in ``step`` have no finite loss; where all have one, it was
+    lost on the way back, and any of the first few may be to blame."""
+    guilty = [(loss, rows) for loss, rows in batches if not math.isfinite(loss)]
+    return Divergence(step=step, norm=norm, batches=tuple((guilty or batches)[:_NAMED_BATCHES]))
 
 
 def diverged(found: Divergence, *, skipped: int, run: str) -> DivergedError:

@@ -13,7 +13,7 @@ import torch
 
 from seq2seq_cli.training import optimizer as optim
 from seq2seq_cli.training.compiling import stepping
-from seq2seq_cli.training.diverged import Divergence, divergence
+from seq2seq_cli.training.diverged import Divergence, divergence, looked_at
 from seq2seq_cli.training.encoder_cache import encoder_cache
 from seq2seq_cli.training.group import Group
 from seq2seq_cli.training.learnt import Learnt
@@ -76,7 +76,9 @@ class Stepper:
         self.plain_optimizer = optim.make_optimizer(self.parts, self.training)
         self.optimizer = accelerator.prepare_optimizer(self.plain_optimizer)
         self.learnt = Learnt(self.parts, decay=self.training.ema_decay, apart=bool(prepared.bundle.adapter))
-        self.encoder_cache = encoder_cache(prepared, autocast=accelerator.autocast)
+        # slices of an encoder are whole in the pass of the model alone
+        sliced = self.shards is not None
+        self.encoder_cache = None if sliced else encoder_cache(prepared, autocast=accelerator.autocast)
 
     def step(self, batches: Sequence[Sequence[int]]) -> StepResult:
         """One optimizer step over ``batches`` of rows, shared out among the processes.
@@ -100,7 +102,8 @@ class Stepper:
         found = None
         if not math.isfinite(loss) or not (math.isfinite(norms["total"]) or self._may_overflow()):
             real = [batch for batch, weight, _ in mine if weight]
-            found = divergence(state.step + 1, norms["total"], real, losses, self.prepared.where)
+            seen = self.group.gather(looked_at(real, losses, self.prepared.where))
+            found = divergence(state.step + 1, norms["total"], seen)
             loss, tokens = 0.0, 0
             if accelerator.scaler is not None:  # it looks at the gradients anew in the next step
                 accelerator.scaler.update()

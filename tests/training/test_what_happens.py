@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from seq2seq_cli.errors import DivergedError, StoppedError
 from seq2seq_cli.model import EncoderDecoder
 from seq2seq_cli.recipe import Recipe
+from seq2seq_cli.training.diverged import divergence
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.run import finetune
 from seq2seq_cli.training.sensitivity import source_sensitivity
 from seq2seq_cli.training.setup import Prepared, prepare
+from seq2seq_cli.training.stepper import Stepper
 from tests.training.helpers import GPT2, ONE_SIDED, log_of
 from tests.training.test_train_loop import trainer_of
 from tests.training.test_train_processes import learnt, sums
@@ -34,6 +37,25 @@ def deafened(prepared: Prepared) -> EncoderDecoder:
         if ".cross_attention.output." in name:
             parameter.data.zero_()
     return model.eval()
+
+
+def test_r17_rows_of_every_process_are_looked_at() -> None:
+    """The batch to blame may be another process's; where all losses are finite, any may be."""
+    seen = [(3.0, "rows a:1"), (math.nan, "rows a:2"), (2.0, "rows a:3"), (math.inf, "rows a:4")]
+    assert [rows for _, rows in divergence(5, 1.0, seen).batches] == ["rows a:2", "rows a:4"]
+    assert divergence(5, math.inf, seen[::2]).batches == tuple(seen[::2])
+    assert len(divergence(5, math.inf, [(1.0, f"rows a:{n}") for n in range(99)]).batches) == 8
+
+
+def test_r17_a_step_gathers_the_losses_of_its_processes(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(recipe("training.skip_nan=1"))
+    monkeypatch.setattr(trainer.group, "gather", lambda items: [*items, (math.nan, "rows other.jsonl:7")])
+    broken_at(monkeypatch, 0)
+    found = Stepper.step(trainer, [[0]]).divergence
+    assert found is not None
+    assert [rows for _, rows in found.batches] == ["rows other.jsonl:7"]
 
 
 def test_sensitivity_is_the_divergence_of_what_is_told_for_two_sources(recipe: Make) -> None:
