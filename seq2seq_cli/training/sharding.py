@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from seq2seq_cli.recipe import Recipe
     from seq2seq_cli.training.optimizer import Parts
 
-_SWITCHES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+#: what Accelerate would act on by itself; by the last it would divide gradients, whose mean a step takes
+_SWITCHES = (
+    *("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,7 @@ def check(recipe: Recipe, parts: Parts) -> None:
     problems = {
         "mixed_precision: fp16": training.mixed_precision == "fp16",
         f"optim: {training.optim}": not training.optim.startswith("adamw_torch"),
+        "cache_encoder_states": bool(training.cache_encoder_states),
         "ema_decay": training.ema_decay is not None,
         "lora": recipe.model.lora is not None,
         "torch_compile": training.torch_compile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model.layer import Layer
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import sharding
-from seq2seq_cli.training.run import finetune
+from seq2seq_cli.training.run import finetune, make_accelerator
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.sharding import Sharding
 from seq2seq_cli.training.state import checkpoints
@@ -118,9 +119,17 @@ def test_what_launch_files_ask_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_what_does_not_go_with_slices_is_refused_all_at_once(recipe: Make) -> None:
     made = recipe(
-        "training.optim=adafactor", "training.ema_decay=0.9", "training.groups.encoder.freeze_steps=2"
+        *("training.optim=adafactor", "training.ema_decay=0.9", "training.groups.decoder.freeze_steps=2"),
+        *("training.cache_encoder_states=true", "model.freeze=[encoder]", "training.dropout=0"),
     )
     with pytest.raises(UsageError) as error:
         sharding.check(made, prepare(made).parts)
     said = str(error.value)
-    assert all(name in said for name in ("adafactor", "ema_decay", "freeze_steps"))
+    assert all(name in said for name in ("adafactor", "ema_decay", "freeze_steps", "cache_encoder_states"))
+
+
+def test_accelerate_divides_no_gradients(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed's launch files set a number by which it would; a step's loss is a mean already."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert make_accelerator(recipe()).gradient_accumulation_steps == 1
+    assert os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "4"
