@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -49,6 +50,7 @@ class Trainer(Stepper):
             p: name for part in self.parts.parts for name, p in part.parameters
         }
         self.saved_step: int | None = None
+        self._before, self._begun = state.elapsed, time.monotonic()
         written = run if accelerator.is_main_process else None
         self.recorder = Recorder(self.prepared, state, run=written)
 
@@ -59,6 +61,8 @@ class Trainer(Stepper):
         self.learnt.restore(folder)
         restore(folder / OPTIMIZER_FILE, self.plain_optimizer, self.names)
         self.saved_step = self.state.step
+        if self.accelerator.scaler is not None and self.state.loss_scale is not None:
+            self.accelerator.scaler.load_state_dict(self.state.loss_scale)
 
     def run(self) -> None:
         """Train until the run is over (``state.finished`` says why). StoppedError after a signal, with the
@@ -70,6 +74,8 @@ class Trainer(Stepper):
                     self._settle(evaluate=True, save=True, reason=self._end())
                 else:  # an earlier start may have died between its last checkpoint and its results
                     self.state.finished = self._over(self._end())
+                    if self.state.finished:
+                        self._save_here()
                 while not self.state.finished:
                     self._advance()
         finally:
@@ -129,7 +135,13 @@ class Trainer(Stepper):
         if self.state.step >= self.prepared.plan.total:
             return "steps"
         limit = self.training.max_minutes
-        return "max_minutes" if limit is not None and self.group.any(self.state.seconds >= 60 * limit) else ""
+        if limit is None:
+            return ""
+        return "max_minutes" if self.group.any(self._elapsed() >= 60 * limit) else ""
+
+    def _elapsed(self) -> float:
+        """Seconds of all starts so far, evaluations and saves included."""
+        return self._before + time.monotonic() - self._begun
 
     def _raise_stopped(self) -> NoReturn:
         number = self.stop.signal_number or 15  # another process got the signal
@@ -186,14 +198,25 @@ class Trainer(Stepper):
         return better
 
     def _epoch(self) -> float:
+        if not self.state.position:  # what comes next may not have been read yet
+            return float(self.state.epoch)
         return round(
             self.state.epoch + self.state.position / self.prepared.plan.steps_in(self.state.epoch), 6
         )
+
+    def _save_here(self) -> None:
+        """Save where the run's own folder has no checkpoint of this step: it may have come from another."""
+        folder = self.run_folder and checkpoint_folder(self.run_folder, self.state.step)
+        if self.group.any(folder is not None and not folder.is_dir()):
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint of this step, then delete those that are no longer to be kept."""
         if self.run_folder is None:
             return
+        self.state.elapsed = self._elapsed()
+        if self.accelerator.scaler is not None:
+            self.state.loss_scale = self.accelerator.scaler.state_dict()
         with self.group.patiently(), self.whole():
             if self.accelerator.is_main_process:
                 with self.learnt.as_result() as weights:

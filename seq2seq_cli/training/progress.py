@@ -35,7 +35,7 @@ def cut_log(path: Path, step: int) -> None:
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line."""
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class Display:

@@ -97,7 +97,8 @@ class Recorder:
         better: bool,
     ) -> None:
         """A line about an evaluation; ``better``: it is the best so far."""
-        record = {"step": self._state.step, "epoch": epoch, "evaluation": dict(values), "best": better}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        record = {"step": self._state.step, "epoch": epoch, "evaluation": finite, "best": better}
         self._append({**record, **({"samples": list(samples)} if samples else {})})
         shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
         if self._run is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seq2seq_cli import console
+from seq2seq_cli.checkpoint.folder import verify_manifest
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
@@ -45,6 +46,7 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
         accelerator = make_accelerator(recipe)
         with runfolder.locked(run) if accelerator.is_main_process else nullcontext():
             checkpoint = runfolder.find_checkpoint(run, resume=resume, overwrite=overwrite)
+            _refuse_parted(accelerator, checkpoint, run)
             done = _finished(recipe, run, checkpoint)
             if done is not None:
                 return done
@@ -57,11 +59,11 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
                     where=checkpoint.folder,
                     remedy="set them back, name another --output, or start again with --overwrite",
                 )
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                _begin(recipe, run, checkpoint, overwrite=overwrite)
             trainer = start(prepared, accelerator=accelerator, stop=stop, checkpoint=checkpoint, run=run)
             prepared = trainer.prepared
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:  # nothing is left that could refuse: an earlier run may go
+                _begin(recipe, run, checkpoint, overwrite=overwrite)
             _announce(prepared, trainer.state, checkpoint)
             stop.at_once = False
             trainer.run()
@@ -71,6 +73,24 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
                     results = _finish(prepared, trainer.state, run)
             accelerator.end_training()
             return results
+
+
+def _refuse_parted(accelerator: Accelerator, checkpoint: Checkpoint | None, run: Path) -> None:
+    """UsageError where the processes of a launch do not all see the same checkpoint."""
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import gather_object
+
+    steps: list[int | None] = gather_object([None if checkpoint is None else checkpoint.state.step])
+    if len(set(steps)) > 1:
+        seen = ", ".join(
+            f"process {n} " + ("none" if s is None else f"step {s}") for n, s in enumerate(steps)
+        )
+        raise UsageError(
+            f"the processes do not find the same checkpoint: {seen}",
+            where=str(run),
+            remedy="give all machines one output folder, on a disk that they share",
+        )
 
 
 def _prepared(recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint | None) -> Prepared:
@@ -123,6 +143,12 @@ def start(
     """A trainer at the beginning, or where ``checkpoint`` left off."""
     state = RunState() if checkpoint is None else checkpoint.state
     state.finished = ""
+    best = state.best_step
+    if run is not None and best is not None and not checkpoint_folder(run, best).is_dir():
+        console.warn(
+            f"the checkpoint of the best step so far, {best}, is not in {run}: the best is sought anew"
+        )
+        state.best_step, state.best_value, state.bad_evaluations = None, None, 0
     # whatever is saved from here on has been trained
     # what generate has to know later: that it may trust the weights, and what stood before every source
     ours = prepared.bundle.config.setdefault("s2s", {})
@@ -140,7 +166,7 @@ def _finished(recipe: Recipe, run: Path, checkpoint: Checkpoint | None) -> dict[
         return None
     limit = recipe.training.max_minutes
     if checkpoint.state.finished == "max_minutes" and (
-        limit is None or checkpoint.state.seconds < 60 * limit
+        limit is None or checkpoint.state.elapsed < 60 * limit
     ):
         return None
     _refuse_another_recipe(recipe, run)
@@ -178,6 +204,7 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrit
         runfolder.clear(run)
     (run / runfolder.RESULTS_FILE).unlink(missing_ok=True)
     runfolder.write_file(run / runfolder.RECIPE_FILE, recipe.dump_yaml())
+    (run / runfolder.LOG_FILE).touch()
     cut_log(run / runfolder.LOG_FILE, checkpoint.state.step if checkpoint is not None and inside else 0)
 
 
@@ -197,14 +224,14 @@ def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None
 
 def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
     """Put the best (or last) model into the run's folder, write the results, point ``latest`` there."""
-    best = prepared.recipe.training.load_best_model_at_end and state.best_step is not None
-    step = state.best_step if best and state.best_step is not None else state.step
-    chosen = checkpoint_folder(run, step)
-    if not chosen.is_dir():
-        raise UsageError(
-            findings=[Finding("the checkpoint of the best step is gone", str(chosen), "train again")]
-        )
-    runfolder.publish(run, chosen)
+    step, best = state.step, state.best_step
+    if prepared.recipe.training.load_best_model_at_end and best is not None:
+        damage = _damage(checkpoint_folder(run, best))
+        if damage:
+            console.warn(f"the last model is taken instead of the best, of step {best}: {damage[0]}")
+        else:
+            step = best
+    runfolder.publish(run, checkpoint_folder(run, step))
     results = {
         "steps": state.step,
         "stopped_by": state.finished,
@@ -218,11 +245,18 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
     runfolder.write_file(run / runfolder.RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     write_report(run, prepared, state)
     runfolder.point_latest(run)
-    which = "best" if best else "last"
+    which = "best" if step == best else "last"
     console.say(
         f"{run} holds the {which} model, of step {step}. Try: echo 'a line of text' | s2s generate -m {run}"
     )
     return results
+
+
+def _damage(folder: Path) -> list[Finding]:
+    """What is wrong with a checkpoint on disk."""
+    if not folder.is_dir():
+        return [Finding("there is no such folder", str(folder))]
+    return verify_manifest(folder)
 
 
 def _last_records(log: Path, step: int) -> dict[str, Any]:

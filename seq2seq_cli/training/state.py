@@ -38,7 +38,8 @@ class RunState:
     epoch: int = 0
     position: int = 0
     tokens_seen: int = 0  #: real target tokens learnt from
-    seconds: float = 0.0  #: time in training, over all starts
+    seconds: float = 0.0  #: time in steps, over all starts
+    elapsed: float = 0.0  #: the same with evaluations and saves
     window_loss: float = 0.0
     window_tokens: int = 0
     window_seconds: float = 0.0
@@ -46,6 +47,7 @@ class RunState:
     best_step: int | None = None
     best_value: float | None = None
     bad_evaluations: int = 0  #: evaluations in a row without a better one
+    loss_scale: dict[str, float] | None = None  #: fp16's, with what it counts
     skipped: int = 0  #: steps without finite numbers that were passed over
     finished: str = ""  #: why the run is over: steps, early_stopping or max_minutes; "" while it is not
 
@@ -109,7 +111,9 @@ def write_checkpoint(
             shards.write_first(tensors, folder, OPTIMIZER_FILE)
         if weights:
             save_file(dict(weights), folder / WEIGHTS_FILE)
-        (folder / STATE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (folder / STATE_FILE).write_text(
+            json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
     needed = sum(tensor.nbytes for tensor in (*tensors.values(), *weights.values()))
     needed += sum(parameter.nbytes for parameter in bundle.model.parameters())

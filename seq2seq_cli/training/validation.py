@@ -59,7 +59,9 @@ def evaluate(
 def judge(state: RunState, value: float, training: TrainingSection) -> bool:
     """Take down in ``state`` how an evaluation came out; True when it is the best so far."""
     best = state.best_value
-    better = best is None or (value > best if training.greater_is_better else value < best)
+    better = math.isfinite(value) and (
+        best is None or (value > best if training.greater_is_better else value < best)
+    )
     if better:
         state.best_step, state.best_value, state.bad_evaluations = state.step, value, 0
     else:

@@ -73,3 +73,13 @@ def test_a_dry_run_tells_of_the_first_window(
 def test_what_does_not_go_is_refused(workplace: Path, recipe: Make, changes: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         recipe(*changes, text=RECIPE)
+
+
+def test_a_row_that_the_run_does_not_need_cannot_end_it(workplace: Path, recipe: Make) -> None:
+    """The last step is the last of a window: the next one, with a bad row, is not begun."""
+    lines = (workplace / "train.jsonl").read_text().splitlines()
+    lines[20] = "no JSON"
+    (workplace / "train.jsonl").write_text("\n".join(lines) + "\n")
+    window = ["data.streaming=true", "data.buffer_size=16", "training.per_device_train_batch_size=8"]
+    given = recipe(*window, "training.tokens_per_batch=null", "training.max_steps=2", text=RECIPE)
+    assert finetune(given)["steps"] == 2
