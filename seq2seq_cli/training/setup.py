@@ -153,7 +153,7 @@ def replanned(prepared: Prepared, recipe: Recipe, *, processes: int) -> Prepared
         recipe=recipe,
         plan=plan,
         validation_batches=_validation_batches(recipe, prepared.validation),
-        identity=_identity(recipe, prepared.train, prepared.validation, plan),
+        identity={**prepared.identity, **_identity(recipe, prepared.train, prepared.validation, plan)},
     )
 
 

@@ -21,6 +21,7 @@ from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model.lora import AdaptedLinear
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.text.training import train_tokenizer
+from seq2seq_cli.training.fitting import Cut
 from seq2seq_cli.training.run import finetune, make_accelerator, start
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.signals import StopRequest
@@ -203,3 +204,13 @@ def test_two_processes_with_updates_and_an_average_are_killed_and_go_on(folders:
     assert any(name.startswith("average.") for name in weights[0])
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_looked_for_its_batches_goes_on(
+    folders: Path, recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Cut(tokens=48, rows=None, accumulation=2)
+    monkeypatch.setattr("seq2seq_cli.training.run.find_cut", lambda *_: small)
+    asked = ("training.auto_find_batch_size=true",)
+    finetune(recipe(*asked, "training.max_minutes=0.000001", text=TEXT))
+    assert finetune(recipe(*asked, text=TEXT))["steps"] == 6
