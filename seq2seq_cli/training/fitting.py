@@ -62,14 +62,21 @@ class Cut:
         rows = f"per_device_train_batch_size: {self.rows}" if self.rows else ""
         return ", ".join(filter(None, (size, rows, f"gradient_accumulation_steps: {self.accumulation}")))
 
-    def into(self, recipe: Recipe) -> Recipe:
-        """The recipe with these numbers."""
-        changes = {
+    def values(self) -> dict[str, int | None]:
+        """These numbers by the names that a recipe has for them."""
+        return {
             "tokens_per_batch": self.tokens,
             "per_device_train_batch_size": self.rows,
             "gradient_accumulation_steps": self.accumulation,
         }
-        return replace(recipe, training=recipe.training.model_copy(update=changes))
+
+    def into(self, recipe: Recipe) -> Recipe:
+        """The recipe with these numbers."""
+        return replace(recipe, training=recipe.training.model_copy(update=self.values()))
+
+    def as_asked(self) -> dict[str, int | None]:
+        """What a run's identity says of these numbers beside those that were found for them."""
+        return {f"training.{name} (as asked for)": value for name, value in self.values().items()}
 
 
 def remembered(recipe: Recipe, identity: Mapping[str, Any], *, processes: int) -> Recipe:

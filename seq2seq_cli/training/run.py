@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from seq2seq_cli.checkpoint.folder import verify_manifest
 from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
-from seq2seq_cli.training.fitting import find_cut, remembered
+from seq2seq_cli.training.fitting import Cut, find_cut, remembered
 from seq2seq_cli.training.group import PATIENCE, join_again
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
@@ -96,13 +97,15 @@ def _refuse_parted(accelerator: Accelerator, checkpoint: Checkpoint | None, run:
 def _prepared(recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint | None) -> Prepared:
     """Everything that the run needs; with auto_find_batch_size the batches that fit, found once a run."""
     processes = accelerator.num_processes
-    finding = recipe.training.auto_find_batch_size
+    finding, asked = recipe.training.auto_find_batch_size, Cut.of(recipe)
     if finding and checkpoint is not None:
         recipe = remembered(recipe, checkpoint.identity, processes=processes)
     prepared = prepare(recipe, processes=processes, checkpoint=checkpoint)
     if finding and checkpoint is None:
         found = find_cut(prepared, accelerator).into(recipe)
         prepared = replanned(prepared, found, processes=processes)
+    if finding:
+        prepared = replace(prepared, identity={**prepared.identity, **asked.as_asked()})
     return prepared
 
 

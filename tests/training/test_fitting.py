@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seq2seq_cli.errors import ResourceError
+from seq2seq_cli.errors import ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import fitting, machine
 from seq2seq_cli.training.fitting import Cut, worst_batches
@@ -132,6 +132,25 @@ def test_a_resumed_run_keeps_the_batches_that_were_found(
     assert finetune(recipe(*asked))["steps"], "a finished run is left alone"
     plain = json.loads((workplace / "runs/whole/all_results.json").read_text())
     assert plain["steps"] > 3
+
+
+@pytest.mark.parametrize("name", ["tokens_per_batch", "gradient_accumulation_steps"])
+def test_r10_a_resumed_run_is_asked_for_the_same_batches(
+    recipe: Make, workplace: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Those that were found are kept, so others that are asked for would be passed over in silence."""
+    small = Cut(tokens=48, rows=None, accumulation=2)
+    monkeypatch.setattr("seq2seq_cli.training.run.find_cut", lambda *_: small)
+    asked = ("training.auto_find_batch_size=true", "training.max_minutes=0.000001")
+    finetune(recipe(*asked))
+    before = (workplace / "runs/tiny/recipe.yaml").read_bytes()
+    now = {"tokens_per_batch": 48, "gradient_accumulation_steps": 2}[name]
+    then = {"tokens_per_batch": 96, "gradient_accumulation_steps": 1}[name]
+    with pytest.raises(UsageError) as refused:
+        finetune(recipe("training.auto_find_batch_size=true", f"training.{name}={now}"))
+    assert refused.value.findings[0].what == f"training.{name} (as asked for): {then} then, {now} now"
+    assert len(refused.value.findings) == 2
+    assert (workplace / "runs/tiny/recipe.yaml").read_bytes() == before
 
 
 def test_what_never_fits_is_said(recipe: Make, wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
