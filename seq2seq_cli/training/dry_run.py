@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from seq2seq_cli import console
 from seq2seq_cli.data.batches import padding_share
 from seq2seq_cli.errors import ResourceError
+from seq2seq_cli.training import sharding
 from seq2seq_cli.training.lora import is_update
 from seq2seq_cli.training.machine import peak_memory, room
 from seq2seq_cli.training.memory import Strategy, estimate
@@ -35,6 +36,8 @@ def dry_run(recipe: Recipe, *, processes: int = 1, strategy: Strategy = "ddp") -
     """
     accelerator = make_accelerator(recipe)
     prepared = prepare(recipe, processes=processes)
+    if strategy == "fsdp2":
+        sharding.check(recipe, prepared.parts)
     _report_parts(prepared)
     _report_steps(prepared)
     trainer = start(prepared, accelerator=accelerator, stop=StopRequest())
@@ -42,7 +45,7 @@ def dry_run(recipe: Recipe, *, processes: int = 1, strategy: Strategy = "ddp") -
     largest = max(prepared.plan.epoch(0), key=lambda rows: len(rows) * int(lengths[rows].max(0).sum()))
     trainer.state.step = max((part.freeze_steps for part in prepared.parts.parts), default=0)  # all learn
     _report_memory(trainer, largest, processes, strategy)
-    _report_time(trainer, largest)
+    _report_time(trainer, largest, processes)
 
 
 def _report_parts(prepared: Prepared) -> None:
@@ -100,17 +103,19 @@ def _report_memory(trainer: Trainer, largest: Sequence[int], processes: int, str
     )
 
 
-def _report_time(trainer: Trainer, largest: Sequence[int]) -> None:
+def _report_time(trainer: Trainer, largest: Sequence[int], processes: int) -> None:
+    """How long the first of ``processes`` takes for its share of a few steps."""
     plan = trainer.prepared.plan
     trainer.step([largest])
     timed = min(_TIMED, plan.steps_in(0))
     started = time.monotonic()
     for position in range(timed):
-        trainer.step(plan.step(0, position))
+        trainer.step(plan.step(0, position)[::processes])
     seconds = (time.monotonic() - started) / timed
     whole = int(seconds * plan.total)
+    share = f" for one process's share of {processes}, exchange aside" if processes > 1 else ""
     console.say(
-        f"time: {seconds:.3f} s a step on {trainer.accelerator.device}, about "
+        f"time: {seconds:.3f} s a step on {trainer.accelerator.device}{share}, about "
         f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} for {plan.total:,} steps, validation and "
         f"saving aside; highest memory seen here: {peak_memory() / _MB:,.0f} MB"
     )

@@ -18,8 +18,10 @@ from seq2seq_cli.errors import ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import dry_run as dry
 from seq2seq_cli.training import machine
+from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.machine import room
 from seq2seq_cli.training.memory import Estimate, _Meter, _part, _step, estimate
+from seq2seq_cli.training.stepper import StepResult
 from tests.training.helpers import GPT2, ONE_SIDED
 from tests.training.test_train_loop import trainer_of
 from tests.training.test_train_processes import environment, place
@@ -137,6 +139,31 @@ def test_a_run_that_cannot_fit_says_which_batch_would(
     monkeypatch.setattr(dry, "room", lambda processes: 1.0)
     with pytest.raises(ResourceError, match="not even one row fits"):
         dry.dry_run(recipe(*changes))
+
+
+def test_the_time_is_that_of_one_process(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learnt: list[int] = []
+    step = Trainer.step
+
+    def counted(trainer: Trainer, batches: list[list[int]]) -> StepResult:
+        learnt.append(len(batches))
+        return step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    dry.dry_run(recipe("training.tokens_per_batch=48"), processes=2)
+    assert len(learnt) == 1 + 4
+    assert set(learnt) == {1}, "a step of two processes has two batches"
+    assert re.search(r"s a step on cpu for one process's share of 2", capsys.readouterr().err)
+
+
+def test_what_does_not_go_with_slices_is_refused_before_the_run(recipe: Make) -> None:
+    asked = recipe("training.optim=adafactor", "training.ema_decay=0.9")
+    dry.dry_run(asked, processes=2)
+    with pytest.raises(UsageError, match="optim: adafactor does not go with FSDP") as refused:
+        dry.dry_run(asked, processes=2, strategy="fsdp2")
+    assert len(refused.value.findings) == 2
 
 
 def test_limits_of_the_process_count(monkeypatch: pytest.MonkeyPatch) -> None:
