@@ -61,6 +61,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return value
 
 
+_FORMAT = "name a folder in Hugging Face format"
+
+
 def _kind(value: object) -> str:
     names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
@@ -70,10 +73,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The object in ``folder/config.json``. Raises CheckpointError when it is missing or not usable."""
     config = read_json(folder, "config.json")
     if config is None:
-        raise CheckpointError(
-            "no config.json", where=str(folder), remedy="name a folder in Hugging Face format"
-        )
+        inside = checkpoints_in(folder)
+        what = "this run has not come to its end" if inside else "no config.json"
+        remedy = f"finish it with s2s finetune, or take {inside[-1]}" if inside else _FORMAT
+        raise CheckpointError(what, where=str(folder), remedy=remedy)
     return config
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Model folders checkpoint-STEP in a run's folder, the newest last."""
+    steps = {
+        path.parent: path.parent.name.rpartition("-")[2] for path in folder.glob("checkpoint-*/config.json")
+    }
+    return sorted(
+        (path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path])
+    )
 
 
 def open_weights(folder: Path) -> Weights:

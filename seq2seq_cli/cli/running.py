@@ -53,14 +53,17 @@ def open_model(
     decoded with (see ``make_generator``) is refused before the weights are read.
     """
     from seq2seq_cli.checkpoint.bundle import warn_if_untrained
+    from seq2seq_cli.checkpoint.files import checkpoints_in
 
     options: dict[str, Any] = {}
     if recipe is not None:
         options = recipe.generation.model_dump(exclude_none=True)
         options.pop("preset", None)  # already merged into the others
         if model is None:
-            if recipe.output is not None and (recipe.output / "config.json").is_file():
-                model = str(recipe.output)
+            run = recipe.output
+            # of a run that was stopped the reader says so
+            if run is not None and ((run / "config.json").is_file() or checkpoints_in(run)):
+                model = str(run)
             else:
                 _check(None, given, default_preset, options)({}, lambda key: "")
                 bundle = build_from_recipe(recipe)

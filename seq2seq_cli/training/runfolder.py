@@ -37,6 +37,7 @@ _OWN_FILES = (
 def locked(run: Path) -> Iterator[None]:
     """Hold the run for this process; UsageError naming the process that has it. A dead process's lock is
     taken over: the kernel gives it up with the process."""
+    made = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = (run / LOCK_FILE).open("a+", encoding="utf-8")
@@ -69,6 +70,8 @@ def locked(run: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 (run / LOCK_FILE).unlink()
+                if made:  # and nothing came of it
+                    run.rmdir()
 
 
 def find_checkpoint(run: Path, *, resume: str, overwrite: bool) -> Checkpoint | None:
@@ -83,7 +86,7 @@ def find_checkpoint(run: Path, *, resume: str, overwrite: bool) -> Checkpoint | 
     if overwrite or not run.is_dir():
         return None
     inside = [path for path in run.iterdir() if path.name != LOCK_FILE]
-    is_run = any(path.name == RECIPE_FILE for path in inside)
+    is_run = any(path.name == LOG_FILE for path in inside)
     if inside and (resume == "never" or not is_run):
         what = "the run's folder is not empty" if is_run else "the folder is not empty and holds no run"
         raise UsageError(what, where=str(run), remedy="name another --output, or replace it with --overwrite")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from seq2seq_cli.__main__ import main
 from seq2seq_cli.errors import CheckpointError, ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import runfolder
@@ -210,3 +211,38 @@ def test_latest_follows_the_last_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "runs" / "latest").mkdir()
     runfolder.point_latest(tmp_path / "runs" / "a")
     assert "is not a link" in capsys.readouterr().err
+
+
+def test_a_folder_with_the_users_own_files_is_no_run(recipe: Callable[..., Recipe], workplace: Path) -> None:
+    """A recipe.yaml is what users call theirs, too."""
+    mine = {"recipe.yaml": None, "README.md": "mine", "config.json": "{}"}
+    made = recipe("output=.")
+    for name, text in mine.items():
+        if text is not None:
+            (workplace / name).write_text(text)
+    before = {name: (workplace / name).read_text() for name in mine}
+    with pytest.raises(UsageError, match="holds no run"):
+        finetune(made)
+    assert {name: (workplace / name).read_text() for name in mine} == before
+
+
+def test_a_refused_run_leaves_no_folder(recipe: Callable[..., Recipe], workplace: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        finetune(recipe("model.encoder=nowhere", "output=runs/refused"))
+    assert not Path("runs/refused").exists()
+    Path("runs/there").mkdir(parents=True)
+    with pytest.raises(UsageError, match="nowhere"):
+        finetune(recipe("model.encoder=nowhere", "output=runs/there"))
+    assert Path("runs/there").is_dir()
+
+
+@pytest.mark.parametrize("command", [["generate", "hi", "--recipe"], ["evaluate"]])
+def test_a_run_that_was_stopped_is_no_untrained_pair(
+    trained: Recipe, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "model.safetensors", "all_results.json"):
+        (RUN / name).unlink()
+    assert main([*command, "recipe.yaml", *(["--data", "dev.jsonl"] if "evaluate" in command else [])]) == 4
+    said = capsys.readouterr().err
+    assert "this run has not come to its end · runs/tiny" in said
+    assert "take runs/tiny/checkpoint-3" in said
