@@ -12,13 +12,14 @@ import typer
 
 from seq2seq_cli import cli, console
 from seq2seq_cli.cli.options import OutputFolder, Overrides, Overwrite, Processes, new_app
-from seq2seq_cli.errors import CheckpointError, DataError, DivergedError, UsageError
+from seq2seq_cli.errors import CheckpointError, DataError, DivergedError, StoppedError, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 
 if TYPE_CHECKING:
     from seq2seq_cli.recipe import Recipe
 
 app = new_app()
+_SHARED = (UsageError, DataError, CheckpointError, DivergedError, StoppedError)
 
 
 @app.command()
@@ -101,12 +102,14 @@ def _arguments(
 
 def _train(recipe: Recipe, *, resume: str, overwrite: bool) -> None:
     from seq2seq_cli.training.group import LostProcessError
+    from seq2seq_cli.training.launch import follow_parent
     from seq2seq_cli.training.run import finetune as train
 
+    follow_parent()
     try:
         train(recipe, resume=resume, overwrite=overwrite)
-    except (UsageError, DataError, CheckpointError, DivergedError) as error:
-        # every process of a group finds the same fault: one of them says it
+    except _SHARED as error:
+        # every process of a group finds the same, or is told of it: one of them says it
         if os.environ.get("RANK", "0") != "0":
             raise typer.Exit(error.exit_code) from None
         raise

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -44,11 +44,36 @@ def join_again(*, limit: float) -> None:
 
 
 class LostProcessError(S2SError):
-    """Another process of the run no longer answers. One of those left ``speaks`` for all."""
+    """Another process of the run no longer answers, or has failed. One of those left ``speaks`` for all."""
 
-    def __init__(self, what: str, *, remedy: str, speaks: bool) -> None:
+    def __init__(self, what: str, *, remedy: str = "", speaks: bool, exit_code: int = 1) -> None:
         super().__init__(what, remedy=remedy)
-        self.speaks = speaks
+        self.speaks, self.exit_code = speaks, exit_code
+
+
+def together(accelerator: Accelerator, work: Callable[[], _T]) -> _T:
+    """What ``work`` gives, which may not wait for other processes. Where it fails in one of them it fails in
+    all: with its own error there, with a LostProcessError elsewhere; the first process speaks."""
+    if accelerator.num_processes == 1:
+        return work()
+    from accelerate.utils import gather_object
+
+    own: S2SError | None = None
+    result: _T | None = None
+    try:
+        result = work()
+    except S2SError as error:
+        own = error
+    rank = accelerator.process_index
+    failed: list[tuple[int, int, str]] = gather_object(
+        [] if own is None else [(rank, own.exit_code, str(own))]
+    )
+    if own is not None:
+        raise own
+    if failed:
+        who, code, what = failed[0]
+        raise LostProcessError(f"process {who}: {what}", speaks=rank == 0, exit_code=code)
+    return cast("_T", result)
 
 
 class Group:
@@ -96,6 +121,10 @@ class Group:
     def any(self, flag: bool) -> bool:
         """True when ``flag`` is true in any process."""
         return bool(self.sum(float(flag)))
+
+    def together(self, work: Callable[[], _T]) -> _T:
+        """See ``together``."""
+        return together(self._accelerator, work)
 
     def gather(self, items: list[_T]) -> list[_T]:
         """The items of all processes, in their order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -218,21 +219,25 @@ class Trainer(Stepper):
         if self.accelerator.scaler is not None:
             self.state.loss_scale = self.accelerator.scaler.state_dict()
         with self.group.patiently(), self.whole():
-            if self.accelerator.is_main_process:
-                with self.learnt.as_result() as weights:
-                    write_checkpoint(
-                        self.run_folder,
-                        bundle=self.prepared.bundle,
-                        optimizer=self.plain_optimizer,
-                        names=self.names,
-                        state=self.state,
-                        identity=self.prepared.identity,
-                        fresh=self.prepared.fresh,
-                        weights=weights,
-                        shards=self.shards,
-                    )
-                limit = self.training.save_total_limit
-                remove_old(self.run_folder, limit=limit, best_step=self.state.best_step)
-            elif self.shards is not None:
-                self.shards.write_along(state_tensors(self.plain_optimizer, self.names), OPTIMIZER_FILE)
+            self.group.together(partial(self._write, self.run_folder))
         self.saved_step = self.state.step
+
+    def _write(self, run: Path) -> None:
+        """This process's share of a checkpoint."""
+        if self.accelerator.is_main_process:
+            with self.learnt.as_result() as weights:
+                write_checkpoint(
+                    run,
+                    bundle=self.prepared.bundle,
+                    optimizer=self.plain_optimizer,
+                    names=self.names,
+                    state=self.state,
+                    identity=self.prepared.identity,
+                    fresh=self.prepared.fresh,
+                    weights=weights,
+                    shards=self.shards,
+                )
+            limit = self.training.save_total_limit
+            remove_old(run, limit=limit, best_step=self.state.best_step)
+        elif self.shards is not None:
+            self.shards.write_along(state_tensors(self.plain_optimizer, self.names), OPTIMIZER_FILE)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from seq2seq_cli.errors import Finding, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.fitting import Cut, find_cut, remembered
-from seq2seq_cli.training.group import PATIENCE, join_again
+from seq2seq_cli.training.group import PATIENCE, join_again, together
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.progress import cut_log
 from seq2seq_cli.training.report import write_report
@@ -43,37 +44,35 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
     require(recipe, "output", purpose="finetune")
     assert recipe.output is not None
     run = recipe.output
-    with listening() as stop:
+    with listening() as stop, ExitStack() as held:
         accelerator = make_accelerator(recipe)
-        with runfolder.locked(run) if accelerator.is_main_process else nullcontext():
-            checkpoint = runfolder.find_checkpoint(run, resume=resume, overwrite=overwrite)
-            _refuse_parted(accelerator, checkpoint, run)
-            done = _finished(recipe, run, checkpoint)
-            if done is not None:
-                return done
-            prepared = _prepared(recipe, accelerator, checkpoint)
-            if checkpoint is not None:
-                runfolder.refuse_differences(
-                    checkpoint.identity,
-                    prepared.identity,
-                    what="this run was started with other values",
-                    where=checkpoint.folder,
-                    remedy="set them back, name another --output, or start again with --overwrite",
-                )
-            trainer = start(prepared, accelerator=accelerator, stop=stop, checkpoint=checkpoint, run=run)
-            prepared = trainer.prepared
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:  # nothing is left that could refuse: an earlier run may go
-                _begin(recipe, run, checkpoint, overwrite=overwrite)
-            _announce(prepared, trainer.state, checkpoint)
-            stop.at_once = False
-            trainer.run()
-            results: dict[str, Any] = {}
-            with trainer.group.watching(), trainer.group.patiently():
-                if accelerator.is_main_process:
-                    results = _finish(prepared, trainer.state, run)
-            accelerator.end_training()
-            return results
+        together(
+            accelerator, lambda: accelerator.is_main_process and held.enter_context(runfolder.locked(run))
+        )
+
+        def look() -> tuple[Checkpoint | None, dict[str, Any] | None]:
+            found = runfolder.find_checkpoint(run, resume=resume, overwrite=overwrite)
+            return found, _finished(recipe, run, found)
+
+        checkpoint, done = together(accelerator, look)
+        _refuse_parted(accelerator, checkpoint, run)
+        if done is not None:
+            return done
+        prepared = _prepared(recipe, accelerator, checkpoint)
+        trainer = start(prepared, accelerator=accelerator, stop=stop, checkpoint=checkpoint, run=run)
+        prepared = trainer.prepared
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:  # nothing is left that could refuse: an earlier run may go
+            _begin(recipe, run, checkpoint, overwrite=overwrite)
+        _announce(prepared, trainer.state, checkpoint)
+        stop.at_once = False
+        trainer.run()
+        results: dict[str, Any] = {}
+        with trainer.group.watching(), trainer.group.patiently():
+            if accelerator.is_main_process:
+                results = _finish(prepared, trainer.state, run)
+        accelerator.end_training()
+        return results
 
 
 def _refuse_parted(accelerator: Accelerator, checkpoint: Checkpoint | None, run: Path) -> None:
@@ -100,12 +99,20 @@ def _prepared(recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint |
     finding, asked = recipe.training.auto_find_batch_size, Cut.of(recipe)
     if finding and checkpoint is not None:
         recipe = remembered(recipe, checkpoint.identity, processes=processes)
-    prepared = prepare(recipe, processes=processes, checkpoint=checkpoint)
+    prepared = together(accelerator, partial(prepare, recipe, processes=processes, checkpoint=checkpoint))
     if finding and checkpoint is None:
         found = find_cut(prepared, accelerator).into(recipe)
         prepared = replanned(prepared, found, processes=processes)
     if finding:
         prepared = replace(prepared, identity={**prepared.identity, **asked.as_asked()})
+    if checkpoint is not None:
+        runfolder.refuse_differences(
+            checkpoint.identity,
+            prepared.identity,
+            what="this run was started with other values",
+            where=checkpoint.folder,
+            remedy="set them back, name another --output, or start again with --overwrite",
+        )
     return prepared
 
 
@@ -206,8 +213,8 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrit
     elif overwrite:
         runfolder.clear(run)
     (run / runfolder.RESULTS_FILE).unlink(missing_ok=True)
+    (run / runfolder.LOG_FILE).touch()  # by it a run's folder is known
     runfolder.write_file(run / runfolder.RECIPE_FILE, recipe.dump_yaml())
-    (run / runfolder.LOG_FILE).touch()
     cut_log(run / runfolder.LOG_FILE, checkpoint.state.step if checkpoint is not None and inside else 0)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,60 @@ def test_r16_others_wait_for_one_that_saves_or_evaluates(clean: Path, tmp_path: 
     ended = done(tmp_path, command(tmp_path, {0: "save:before-rename:sleep7", 1: "evaluation:sleep7"}))
     assert ended.returncode == 0, ended.stderr
     assert sums(tmp_path / "runs/tiny") == sums(clean)
+
+
+def two(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A start with --num-processes 2 that would go on for long."""
+    given = [*TWO, "training.num_train_epochs=5000", "training.save_steps=5", *more]
+    sets = [part for change in given for part in ("--set", change)]
+    command = [sys.executable, "-m", "seq2seq_cli", "finetune", "recipe.yaml", "--num-processes", "2", *sets]
+    return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def until(happened: Callable[[], object], *, seconds: float = 60) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:
+    place(tmp_path)
+    with two(tmp_path) as parent:
+        until(lambda: checkpoints(tmp_path / "runs/tiny"))
+        parent.kill()
+        until(lambda: not processes_in(tmp_path))
+    assert not (tmp_path / "runs/tiny/run.lock").exists(), "they ended as after a SIGTERM"
+
+
+def test_a_killed_process_ends_the_run_with_exit_code_1(tmp_path: Path) -> None:
+    place(tmp_path)
+    with two(tmp_path) as parent:
+        until(lambda: checkpoints(tmp_path / "runs/tiny"))
+        workers = sorted(set(processes_in(tmp_path)) - {parent.pid})
+        os.kill(workers[-1], signal.SIGKILL)
+        _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 1, said
+    assert said.count("lost touch with process") == 1
+
+
+@pytest.mark.parametrize("output", ["afile", "afile/below"])
+def test_what_the_first_process_refuses_is_said_once(tmp_path: Path, output: str) -> None:
+    place(tmp_path)
+    (tmp_path / "afile").touch()
+    with two(tmp_path, f"output={output}") as parent:
+        _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 2, said
+    assert said == f"a file is in the way of the run's folder · {output} · name another --output\n"
+
+
+def test_a_disk_that_is_full_is_not_a_lost_process(tmp_path: Path) -> None:
+    place(tmp_path)
+    given = [part for change in TWO for part in ("--set", change)]
+    command = [sys.executable, "-m", "seq2seq_cli", "finetune", "recipe.yaml", "--num-processes", "2", *given]
+    failing = environment(S2S_FAIL="save:before-rename:ENOSPC")
+    ended = subprocess.run(command, cwd=tmp_path, env=failing, capture_output=True, text=True, timeout=90)
+    assert ended.returncode == 6, ended.stderr
+    assert "lost touch" not in ended.stderr
+    assert ended.stderr.count("cannot write") == 1, ended.stderr
