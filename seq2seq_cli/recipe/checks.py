@@ -163,13 +163,26 @@ def _objective(recipe: RecipeFile) -> Iterator[Problem]:
         if objective != (wanted := _OF_ONE_OBJECTIVE[name]):
             what = f"{name} belongs to {wanted}, not to {objective}"
             yield problem(what, f"remove {name}", f"training.{name}", asked)
-    if objective == "denoise" and recipe.data.source_prefix:
-        what = "denoise makes its sources from the texts, nothing stands before them"
-        yield problem(what, "remove source_prefix", "data.source_prefix", asked)
+    yield from _sources(recipe)
     if objective == "causal_lm":
         yield from _one_sided(model, "causal_lm", needed="decoder", other="encoder")
     if objective in ("masked_lm", "prefix_lm"):
         yield from _one_sided(model, objective, needed="encoder", other="decoder")
+
+
+def _sources(recipe: RecipeFile) -> Iterator[Problem]:
+    """What is said of sources where the rows are texts alone."""
+    objective = recipe.training.objective
+    if objective in PAIRED:
+        return
+    reads = "makes its sources from the texts" if objective == "denoise" else "has no sources"
+    unread = {"source", "source_prefix"} | (set() if objective == "denoise" else {"max_source_length"})
+    for name in sorted(changed(recipe.data) & unread):
+        what = f"{name} has no effect: {objective} {reads}"
+        yield problem(what, f"remove {name}", f"data.{name}", "training.objective")
+    if "eval_samples" in changed(recipe.training) and recipe.training.eval_samples:
+        what = f"{objective} generates no samples"
+        yield problem(what, "remove eval_samples", "training.eval_samples", "training.objective")
 
 
 def _one_sided(model: ModelSection, objective: str, *, needed: str, other: str) -> Iterator[Problem]:

@@ -145,7 +145,16 @@ def test_packed_texts_are_learnt_without_padding(workplace: Path, recipe: Make) 
         (PACKED, "training.mean_span_length=2.0", "mean_span_length belongs to denoise"),
         (PACKED, "training.whole_word=true", "whole_word belongs to masked_lm, not to causal_lm"),
         (MASKED, "training.packing=true", "packing belongs to causal_lm, not to masked_lm"),
-        (DENOISE, "data.source_prefix=x", "denoise makes its sources from the texts"),
+        (DENOISE, "data.source_prefix=x", "source_prefix has no effect: denoise makes its sources from"),
+        (DENOISE, "data.source=x", "source has no effect: denoise makes its sources from the texts"),
+        *(
+            (text, f"data.{name}={value}", f"{name} has no effect: {objective} has no sources")
+            for text, objective in ((PACKED, "causal_lm"), (MASKED, "masked_lm"))
+            for name, value in (("source", "x"), ("source_prefix", "x"), ("max_source_length", "9"))
+        ),
+        (DENOISE, "training.eval_samples=4", "denoise generates no samples"),
+        (PACKED, "training.eval_samples=4", "causal_lm generates no samples"),
+        (MASKED, "training.eval_samples=4", "masked_lm generates no samples"),
         (DENOISE, "training.mean_span_length=0.5", "mean_span_length"),
         (DENOISE, "training.metric_for_best_model=bleu", "denoise is not scored by bleu"),
     ],
