@@ -68,6 +68,11 @@ def finetune(
     if strategy is not None and (not dry_run or (num_processes or 1) == 1):
         what = "--strategy asks what several processes would need"
         raise UsageError(what, remedy="use it with --dry-run and --num-processes N")
+    if dry_run and (resume != "auto" or overwrite):
+        what = "--overwrite" if resume == "auto" else f"--resume {resume}"
+        raise UsageError(
+            f"{what} has no effect on --dry-run, which reads and writes no run", remedy="remove it"
+        )
     if dry_run:
         from seq2seq_cli.training.dry_run import dry_run as report
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Run
 from tests.training.helpers import RECIPE, write_data
 
@@ -41,3 +43,12 @@ def test_a_recipe_is_trained_scored_and_asked(s2s: Run, tmp_path: Path) -> None:
     again = s2s("finetune", "recipe.yaml", "--set", "training.num_train_epochs=3")
     assert again.returncode == 0
     assert b"nothing to do" in again.stderr
+
+
+@pytest.mark.parametrize("flags", [("--resume", "never"), ("--resume", "runs/x"), ("--overwrite",)])
+def test_a_dry_run_takes_no_flags_of_a_run(s2s: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    write_data(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    refused = s2s("finetune", "recipe.yaml", "--dry-run", *flags)
+    assert refused.returncode == 2, refused.stderr
+    assert f"{' '.join(flags)} has no effect on --dry-run".encode() in refused.stderr
