@@ -74,7 +74,7 @@ class Trainer(Stepper):
                 if self.state.evaluation_pending:
                     self._settle(evaluate=True, save=True, reason=self._end())
                 else:  # an earlier start may have died between its last checkpoint and its results
-                    self.state.finished = self._over(self._end())
+                    self.state.finished = self._over(self._end(self._before))
                     if self.state.finished:
                         self._save_here()
                 while not self.state.finished:
@@ -131,14 +131,15 @@ class Trainer(Stepper):
         tired = patience is not None and self.state.bad_evaluations >= patience
         return reason or ("early_stopping" if tired else "")
 
-    def _end(self) -> str:
-        """Why this step is the last one; "" when it is not."""
+    def _end(self, elapsed: float | None = None) -> str:
+        """Why this step is the last one; "" when it is not. elapsed: seconds of the run; None: until now."""
         if self.state.step >= self.prepared.plan.total:
             return "steps"
         limit = self.training.max_minutes
         if limit is None:
             return ""
-        return "max_minutes" if self.group.any(self._elapsed() >= 60 * limit) else ""
+        seconds = self._elapsed() if elapsed is None else elapsed
+        return "max_minutes" if self.group.any(seconds >= 60 * limit) else ""
 
     def _elapsed(self) -> float:
         """Seconds of all starts so far, evaluations and saves included."""
