@@ -102,7 +102,7 @@ def test_missing_packages_are_named_all_at_once(recipe: Make, monkeypatch: pytes
         *("pip install tensorboard", "pip install mlflow")
     ]
     assert "report_to" in error.value.findings[0].where
-    assert not any(RUN.iterdir())
+    assert not RUN.exists()
 
 
 @pytest.mark.parametrize(
