@@ -67,7 +67,8 @@ def tokenized(texts: Callable[[], Iterable[str]], cut: Cut) -> Sequences:
                 _prune(folder, keep=path)
                 found = _read(path, checked=False)
     except OSError as error:
-        console.warn(f"token ids are not kept in {folder}: {error.strerror or error}")
+        remedy = "set S2S_CACHE to another folder, or to off"
+        console.warn(f"token ids are not kept in {folder}: {error.strerror or error} · {remedy}")
         found = None
     if found is None:
         cut.count = 0

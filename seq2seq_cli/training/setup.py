@@ -122,6 +122,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     if (idle := parts.idle_step(plan.total)) is not None:
         where = where_of(recipe, "training.groups")
         raise UsageError(f"no part of the model learns in step {idle + 1} of {plan.total}", where=where)
+    _warn_of_vain_settings(parts, plan.total)
     samples = (
         [validation_rows[i] for i in validation.row_numbers[: training.eval_samples]] if validation else []
     )
@@ -143,6 +144,19 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         keeps_states=keeps_states(recipe, model, train, parts),
         decoding=_decoding(recipe, bundle, train),
     )
+
+
+def _warn_of_vain_settings(parts: Parts, total: int) -> None:
+    """Say which parts never learn in so few steps, or never at the rate that was asked for."""
+    for part in parts.parts:
+        if not part.frozen and part.freeze_steps >= total:
+            console.warn(
+                f"{part.name} learns from step {part.freeze_steps + 1} on, and the run has {total} steps"
+            )
+        elif not part.warmed_up(total, total):
+            console.warn(
+                f"the learning rate of {part.name} is still rising when the run of {total} steps ends"
+            )
 
 
 def replanned(prepared: Prepared, recipe: Recipe, *, processes: int) -> Prepared:

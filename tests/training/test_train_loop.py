@@ -326,3 +326,26 @@ def test_r4_a_signal_during_evaluation_saves_and_the_evaluation_is_made_good(
     finetune(made)
     evaluated = [line["step"] for line in log_of(RUN) if "evaluation" in line]
     assert evaluated == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            ["training.warmup_steps=1000"],
+            "learning rate of decoder is still rising when the run of 6 steps ends",
+        ),
+        (
+            ["training.groups.encoder.freeze_steps=6"],
+            "encoder learns from step 7 on, and the run has 6 steps",
+        ),
+        (["training.groups.encoder.freeze_steps=3", "training.warmup_steps=2"], ""),
+    ],
+)
+def test_settings_that_come_to_nothing_are_warned_of(
+    recipe: Make, changes: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(recipe("training.max_steps=6", *changes))
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("warning: ") == (0 if not says else 3 if "rising" in says else 1)
