@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2seq_cli.checkpoint.bundle import Bundle, load_bundle
+from seq2seq_cli import console
+from seq2seq_cli.checkpoint.bundle import ADAPTER, Bundle, load_bundle
 from seq2seq_cli.checkpoint.files import read_config, read_json, read_tensors
 from seq2seq_cli.checkpoint.halves import is_encoder_decoder, is_single_stack
 from seq2seq_cli.checkpoint.naming import published, translated
@@ -141,10 +142,17 @@ def apply_adapter(bundle: Bundle, folder: Path) -> Applied:
     """Give the bundle's model the updates of an adapter, and the parameters that the adapter holds whole;
     what is saved from then on has them in it. CheckpointError, with every finding, for what is damaged, fits
     nothing, or is no plain LoRA."""
+    if not folder.is_dir():
+        raise CheckpointError("no such folder", where=str(folder), remedy="name a folder with an adapter")
     config = read_json(folder, CONFIG_FILE)
     if config is None:
-        raise CheckpointError(f"no {CONFIG_FILE}", where=str(folder), remedy="name a folder that PEFT wrote")
+        inside = folder / ADAPTER
+        remedy = f"did you mean {inside}?" if inside.is_dir() else "name a folder that PEFT wrote"
+        raise CheckpointError(f"no {CONFIG_FILE}", where=str(folder), remedy=remedy)
     _check_config(config, str(folder / CONFIG_FILE))
+    base = config.get("base_model_name_or_path")
+    if base and bundle.reference and base != bundle.reference:  # it may be the same by another name
+        console.warn(f"{folder} says that it was made for {base}, and is worked into {bundle.reference}")
     where = str(folder / WEIGHTS_FILE)
     tensors = {n.removeprefix(_PREFIX): t.float() for n, t in read_tensors(folder, WEIGHTS_FILE).items()}
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]

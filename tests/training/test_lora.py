@@ -214,3 +214,25 @@ def test_a_run_that_looked_for_its_batches_goes_on(
     asked = ("training.auto_find_batch_size=true",)
     finetune(recipe(*asked, "training.max_minutes=0.000001", text=TEXT))
     assert finetune(recipe(*asked, text=TEXT))["steps"] == 6
+
+
+def test_an_adapter_in_the_wrong_place_is_told(
+    folders: Path, recipe: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(recipe("training.max_steps=1", text=TEXT))
+    finetune(
+        recipe(
+            "training.max_steps=1", "model={encoder: runs/tiny, lora: {r: 2}}", "output=runs/two", text=TEXT
+        )
+    )
+    capsys.readouterr()
+    merge = ["combine", "runs/tiny", "-o", "runs/merged", "--merge-lora"]
+    assert main([*merge, "runs/two/adapter"]) == 0
+    assert "was made for" not in capsys.readouterr().err
+    merge[1] = "runs/two"
+    assert main([*merge, "runs/two/adapter", "--overwrite"]) == 0
+    assert "says that it was made for runs/tiny, and is worked into runs/two" in capsys.readouterr().err
+    assert main([*merge, "runs/two", "--overwrite"]) == 4
+    assert "did you mean runs/two/adapter?" in capsys.readouterr().err
+    assert main([*merge, "runs/nowhere", "--overwrite"]) == 4
+    assert "no such folder · runs/nowhere" in capsys.readouterr().err
