@@ -82,7 +82,8 @@ def _text(fields: Mapping[str, object], name: str, where: str, bad: BadRows) -> 
     if name not in fields:
         bad.add(f"field {name!r} is missing", where, nearest(name, fields))
     else:
-        bad.add(f"field {name!r} is {_kind(value)}, not a text", where, "write it in quotes")
+        remedy = "write it in quotes" if isinstance(value, int | float) else ""
+        bad.add(f"field {name!r} is {_kind(value)}, not a text", where, remedy)
     return None
 
 
