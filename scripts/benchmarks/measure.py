@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.startup import commands, seconds_of
 from benchmarks.worker import Worker
-from benchmarks.workload import Size
+from benchmarks.workload import Size, step_work
 
 #: speed-up over transformers and share of its memory that the project wants (shares of time turned round)
 _WANTED_STEP = 1.54
@@ -157,8 +157,6 @@ def train_rows(
     """W2: one optimizer step (forward, backward, fused AdamW) on full batches."""
     both = beside("train", "", folder, size, peer=peer, pairs=pairs, threads=threads)
     losses = both.made
-    tokens = size.batch * size.length
-    weights = size.encoder_weights + size.num_layers * size.decoder_layer_weights + size.head_weights
     yield Row(
         name="W2 step",
         unit="s",
@@ -168,7 +166,7 @@ def train_rows(
         speedup=speedup(both.left, both.right),
         cpu_speedup=both.cpu_speedup,
         wanted=_WANTED_STEP,
-        limit=6 * weights * tokens / limits["matmul_gflops"] / 1e9,
+        limit=step_work(size) / limits["matmul_gflops"] / 1e9,
         s2s_mb=both.peaks[0],
         peer_mb=both.peaks[1],
         wanted_memory=WANTED_MEMORY,

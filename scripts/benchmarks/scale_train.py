@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import beside
 from benchmarks.scale import Point, doubled, reading
-from benchmarks.workload import Size, write_pair
+from benchmarks.workload import Size, step_work, write_pair
 
 
 def train_points(
@@ -45,13 +45,3 @@ def train_curves(size: Size, *, quick: bool) -> dict[str, dict[int, Size]]:
         "source length": {n: replace(base, source_length=n) for n in lengths},
         "batch": {n: replace(base, batch=n) for n in batches},
     }
-
-
-def step_work(size: Size) -> float:
-    """Floating-point operations of a step: two for each weight and token that meet, two for each pair of
-    states in attention and value of their width, twice (scores and values); backward as much again, twice."""
-    width, source, target = size.hidden_size, size.source_length, size.length
-    crossed = size.num_layers * 2 * width**2  # keys and values of the source
-    products = source * (size.encoder_weights + crossed) + target * size.token_weights
-    seen = source * source + target * (target + 1) / 2 + target * source
-    return 3 * size.batch * (2 * products + 4 * size.num_layers * seen * width)

@@ -55,6 +55,16 @@ class Size:
         return self.num_layers * 12 * self.hidden_size**2
 
 
+def step_work(size: Size) -> float:
+    """Floating-point operations of a step: two for each weight and token that meet, two for each pair of
+    states in attention and value of their width, twice (scores and values); backward as much again, twice."""
+    width, source, target = size.hidden_size, size.source_length, size.length
+    crossed = size.num_layers * 2 * width**2  # keys and values of the source
+    products = source * (size.encoder_weights + crossed) + target * size.token_weights
+    seen = source * source + target * (target + 1) / 2 + target * source
+    return 3 * size.batch * (2 * products + 4 * size.num_layers * seen * width)
+
+
 FULL = Size()
 #: shows that everything runs; its figures mean nothing
 QUICK = Size(

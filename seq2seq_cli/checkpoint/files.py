@@ -6,6 +6,7 @@ read with ``weights_only=True`` alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx")
 
 
@@ -61,9 +63,6 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return value
 
 
-_FORMAT = "name a folder in Hugging Face format"
-
-
 def _kind(value: object) -> str:
     names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
@@ -73,21 +72,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The object in ``folder/config.json``. Raises CheckpointError when it is missing or not usable."""
     config = read_json(folder, "config.json")
     if config is None:
-        inside = checkpoints_in(folder)
-        what = "this run has not come to its end" if inside else "no config.json"
-        remedy = f"finish it with s2s finetune, or take {inside[-1]}" if inside else _FORMAT
+        what, remedy = "no config.json", "name a folder in Hugging Face format"
+        if inside := checkpoints(folder):
+            what = "this run has not come to its end"
+            remedy = f"finish it with s2s finetune, or take {inside[-1][1]}"
         raise CheckpointError(what, where=str(folder), remedy=remedy)
     return config
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Model folders checkpoint-STEP in a run's folder, the newest last."""
-    steps = {
-        path.parent: path.parent.name.rpartition("-")[2] for path in folder.glob("checkpoint-*/config.json")
-    }
-    return sorted(
-        (path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path])
-    )
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of the checkpoint-STEP in a run's folder, the oldest first; whole or damaged."""
+    if not run.is_dir():
+        return []
+    found = [(_CHECKPOINT.fullmatch(path.name), path) for path in run.iterdir() if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def open_weights(folder: Path) -> Weights:

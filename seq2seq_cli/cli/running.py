@@ -53,7 +53,7 @@ def open_model(
     decoded with (see ``make_generator``) is refused before the weights are read.
     """
     from seq2seq_cli.checkpoint.bundle import warn_if_untrained
-    from seq2seq_cli.checkpoint.files import checkpoints_in
+    from seq2seq_cli.checkpoint.files import checkpoints
 
     options: dict[str, Any] = {}
     if recipe is not None:
@@ -62,7 +62,7 @@ def open_model(
         if model is None:
             run = recipe.output
             # of a run that was stopped the reader says so
-            if run is not None and ((run / "config.json").is_file() or checkpoints_in(run)):
+            if run is not None and ((run / "config.json").is_file() or checkpoints(run)):
                 model = str(run)
             else:
                 _check(None, given, default_preset, options)({}, lambda key: "")

@@ -154,7 +154,11 @@ def start(
     state = RunState() if checkpoint is None else checkpoint.state
     state.finished = ""
     best = state.best_step
-    if run is not None and best is not None and not checkpoint_folder(run, best).is_dir():
+    if checkpoint is None or run is None or best is None:
+        kept = True
+    else:  # of another run's checkpoints none is here when this one ends
+        kept = _inside(checkpoint, run) and checkpoint_folder(run, best).is_dir()
+    if not kept:
         console.warn(
             f"the checkpoint of the best step so far, {best}, is not in {run}: the best is sought anew"
         )
@@ -207,7 +211,7 @@ def _refuse_another_recipe(recipe: Recipe, run: Path) -> None:
 
 def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrite: bool) -> None:
     """Bring the run's folder to where this start begins."""
-    inside = checkpoint is not None and checkpoint.folder.resolve().parent == run.resolve()
+    inside = checkpoint is not None and _inside(checkpoint, run)
     if checkpoint is not None and inside:
         runfolder.clear(run, keep_until=checkpoint.state.step)
     elif overwrite:
@@ -216,6 +220,10 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Checkpoint | None, *, overwrit
     (run / runfolder.LOG_FILE).touch()  # by it a run's folder is known
     runfolder.write_file(run / runfolder.RECIPE_FILE, recipe.dump_yaml())
     cut_log(run / runfolder.LOG_FILE, checkpoint.state.step if checkpoint is not None and inside else 0)
+
+
+def _inside(checkpoint: Checkpoint, run: Path) -> bool:
+    return checkpoint.folder.resolve().parent == run.resolve()
 
 
 def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None) -> None:

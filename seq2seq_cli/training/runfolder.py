@@ -14,8 +14,9 @@ from typing import Any
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.bundle import ADAPTER
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
-from seq2seq_cli.training.state import Checkpoint, checkpoints, model_files, read_checkpoint
+from seq2seq_cli.training.state import Checkpoint, model_files, read_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "all_results.json"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import CheckpointError
 from seq2seq_cli.training.learnt import WEIGHTS_FILE
 from seq2seq_cli.training.optimizer_state import state_tensors
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 _FORMAT = 1
-_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(kw_only=True)
@@ -65,14 +64,6 @@ class Checkpoint:
 def checkpoint_folder(run: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` lies."""
     return run / f"checkpoint-{step}"
-
-
-def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of the run's checkpoints, the oldest first; whole or damaged."""
-    if not run.is_dir():
-        return []
-    found = [(_NAME.fullmatch(path.name), path) for path in run.iterdir() if path.is_dir()]
-    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def write_checkpoint(

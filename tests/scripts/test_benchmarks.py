@@ -18,7 +18,7 @@ from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.ctranslate import convert, ctranslate2_decode  # noqa: E402
 from benchmarks.decoding import s2s_decode  # noqa: E402
 from benchmarks.measure import Row, in_turn, speedup  # noqa: E402
-from benchmarks.workload import FULL, MODES, QUICK, sources, write_bart, write_pair  # noqa: E402
+from benchmarks.workload import FULL, MODES, QUICK, sources, step_work, write_bart, write_pair  # noqa: E402
 
 
 def test_pairs_are_measured_in_turn() -> None:
@@ -62,7 +62,7 @@ def test_work_of_an_epoch_counts_six_operations_a_weight_and_token() -> None:
 
 def test_work_of_a_step_grows_with_what_is_varied() -> None:
     works = {
-        name: [scale_train.step_work(size) for size in sizes.values()]
+        name: [step_work(size) for size in sizes.values()]
         for name, sizes in scale_train.train_curves(FULL, quick=False).items()
     }
     assert all(found == sorted(found) for found in works.values())
@@ -70,7 +70,7 @@ def test_work_of_a_step_grows_with_what_is_varied() -> None:
     # W2: six operations for each weight and token that meet, and the attention's
     met = FULL.encoder_weights + FULL.num_layers * 2 * FULL.hidden_size**2 + FULL.token_weights
     products = 6 * met * FULL.batch * FULL.length
-    assert products < scale_train.step_work(FULL) < 1.02 * products
+    assert products < step_work(FULL) < 1.02 * products
 
 
 def test_learning_is_shown_as_mean_and_spread_over_the_seeds() -> None:

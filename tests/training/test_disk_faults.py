@@ -12,10 +12,11 @@ from tempfile import mkdtemp
 
 import pytest
 
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import ResourceError
 from seq2seq_cli.recipe import load_recipe
 from seq2seq_cli.training.run import finetune
-from seq2seq_cli.training.state import checkpoints, read_checkpoint
+from seq2seq_cli.training.state import read_checkpoint
 from tests.training.test_train_processes import (
     command,
     environment,

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from seq2seq_cli.checkpoint import folder as folders
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.data.dataset import PairDataset
 from seq2seq_cli.errors import StoppedError, UsageError
 from seq2seq_cli.recipe import load_recipe
@@ -24,7 +25,7 @@ from seq2seq_cli.training import loop, run, runfolder, state, validation
 from seq2seq_cli.training.run import finetune
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.signals import StopRequest
-from seq2seq_cli.training.state import checkpoints, read_checkpoint
+from seq2seq_cli.training.state import read_checkpoint
 from tests.training.helpers import log_of
 from tests.training.test_train_processes import CHANGES, command, environment, learnt, place, run_here, sums
 from tests.training.test_train_processes import run as start_and_wait

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import fitting, machine
 from seq2seq_cli.training.fitting import Cut, worst_batches
 from seq2seq_cli.training.run import finetune, make_accelerator
 from seq2seq_cli.training.setup import prepare
-from seq2seq_cli.training.state import checkpoints, read_checkpoint
+from seq2seq_cli.training.state import read_checkpoint
 from tests.training.test_lost_processes import environment
 from tests.training.test_train_processes import learnt, sums
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq_cli.training.state import checkpoints
+from seq2seq_cli.checkpoint.files import checkpoints
 from tests.training.helpers import ROOT, log_of
 from tests.training.test_train_processes import CHANGES, learnt, place, run, sums
 

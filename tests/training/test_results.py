@@ -70,6 +70,16 @@ def test_a_checkpoint_of_another_run_ends_with_a_model(
 
 
 @pytest.mark.usefixtures("best_at_two")
+def test_a_best_step_of_the_run_that_is_overwritten_is_no_best(recipe: Make) -> None:
+    """Both runs have a checkpoint-2; that of this folder goes before the run begins."""
+    for seed, output in ((1, "runs/tiny"), (2, "runs/other")):
+        finetune(recipe(*SHORT, f"training.seed={seed}", f"output={output}"))
+    again = recipe(*SHORT, "training.seed=1", "output=runs/other")
+    assert finetune(again, resume="runs/tiny/checkpoint-4", overwrite=True)["model_of_step"] == 6
+    assert read_checkpoint(Path("runs/other/checkpoint-6")).state.best_step == 6
+
+
+@pytest.mark.usefixtures("best_at_two")
 def test_r9_a_damaged_best_checkpoint_is_not_the_result(
     recipe: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,10 +98,8 @@ def test_r9_a_damaged_best_checkpoint_is_not_the_result(
 
 def test_numbers_that_are_not_finite_are_never_best(recipe: Make) -> None:
     state, training = RunState(step=1), recipe().training
-    assert [validation.judge(state, value, training) for value in (math.nan, 2.0, math.inf, 1.0)] == [
-        *(False, True),
-        *(False, True),
-    ]
+    values = (math.nan, 2.0, math.inf, 1.0)
+    assert [validation.judge(state, value, training) for value in values] == [False, True, False, True]
 
 
 def test_a_first_evaluation_without_a_finite_loss_spoils_no_checkpoint(

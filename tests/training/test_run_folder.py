@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from seq2seq_cli.__main__ import main
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import CheckpointError, ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.progress import append_log, cut_log
 from seq2seq_cli.training.run import finetune
-from seq2seq_cli.training.state import checkpoints, remove_old
+from seq2seq_cli.training.state import remove_old
 
 RUN = Path("runs/tiny")
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model.layer import Layer
 from seq2seq_cli.recipe import Recipe
@@ -19,7 +20,6 @@ from seq2seq_cli.training import sharding
 from seq2seq_cli.training.run import finetune, make_accelerator
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.sharding import Sharding
-from seq2seq_cli.training.state import checkpoints
 from tests.training.helpers import start_ranks
 from tests.training.test_train_processes import learnt
 

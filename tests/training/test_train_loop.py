@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import DataError, DivergedError, StoppedError, UsageError
 from seq2seq_cli.model import OpenPlace, Stack
 from seq2seq_cli.recipe import Recipe
@@ -19,7 +20,7 @@ from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.run import finetune, make_accelerator, start
 from seq2seq_cli.training.setup import prepare
 from seq2seq_cli.training.signals import StopRequest
-from seq2seq_cli.training.state import checkpoints, read_checkpoint
+from seq2seq_cli.training.state import read_checkpoint
 from tests.training.helpers import BERT, GPT2, ONE_SIDED, log_of
 
 Make = Callable[..., Recipe]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.recipe import load_recipe
 from seq2seq_cli.training.run import finetune
-from seq2seq_cli.training.state import checkpoints
 from tests.training.helpers import RECIPE, log_of, write_data
 
 #: three epochs, accumulation, dropout, freezing, saves that fall inside and at the end of epochs
