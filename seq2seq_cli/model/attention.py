@@ -1,4 +1,5 @@
-"""Multi-head attention: one module, one call of scaled_dot_product_attention (Vaswani et al. 2017, 3.2)."""
+"""Multi-head attention (Vaswani et al. 2017, 3.2): one module, one call of scaled_dot_product_attention, or
+of our own where that is slow."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seq2seq_cli.model.attention_dropout import attend_dropping
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.dropout import draws_here
 from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.relative import Relative
 
@@ -77,15 +80,15 @@ class Attention(nn.Module):
         ``record`` takes in how much each query sees of each key."""
         if record is not None:
             record.append(attention_weights(query, keys, mask, causal=causal, scale=self.scale))
-        mixed = F.scaled_dot_product_attention(
-            query,
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-            scale=self.scale,
-        )
+        rate = self.dropout if self.training else 0.0
+        if draws_here(query, rate):
+            if causal:
+                mask = left_to_right(query.shape[2], keys.shape[2], query.device)[None, None]
+            mixed = attend_dropping(query, keys, values, mask, rate=rate, scale=self.scale)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=self.scale
+            )
         return mixed.transpose(1, 2).flatten(2)
 
     def forward(

@@ -11,6 +11,7 @@ from seq2seq_cli.model.attention import Attention
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import StackConfig
 from seq2seq_cli.model.distances import Distances
+from seq2seq_cli.model.dropout import Dropout
 from seq2seq_cli.model.linear import Linear
 from seq2seq_cli.model.relative import Relative, make_relative
 
@@ -29,7 +30,7 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         # a family without one keeps none when a recipe asks for another rate of dropout
         rate = config.activation_dropout
-        self.dropout: nn.Module = nn.Dropout(rate) if rate else nn.Identity()
+        self.dropout: nn.Module = Dropout(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
@@ -76,7 +77,7 @@ class Layer(nn.Module):
             self.cross_norm = make_norm(config)
         self.feedforward = FeedForward(config)
         self.feedforward_norm = make_norm(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pre_norm = config.norm_order == "pre"
 
     def _residual(self, x: Tensor, norm: nn.Module, block: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from seq2seq_cli.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from seq2seq_cli.model.attention import hidden_from, source_mask
 from seq2seq_cli.model.cache import KVCache
 from seq2seq_cli.model.config import OpenPlace, SpecialIds, StackConfig
+from seq2seq_cli.model.dropout import Dropout
 from seq2seq_cli.model.errors import InputError
 from seq2seq_cli.model.head import Head, Room
 from seq2seq_cli.model.layer import Layer, make_norm
@@ -75,7 +76,7 @@ class Stack(nn.Module):
         self.embedding_projection: Linear | None = None
         if embedding.size is not None and embedding.adaptive is None:
             self.embedding_projection = Linear(width, config.hidden_size)
-        self.embedding_dropout = nn.Dropout(embedding.dropout)
+        self.embedding_dropout = Dropout(embedding.dropout)
         self.order = config.layer_order or tuple(range(config.num_layers))
         self.layers = nn.ModuleList(Layer(config, depth) for depth in range(max(self.order) + 1))
         self.relative_bias: BucketBias | None = None
@@ -84,7 +85,7 @@ class Stack(nn.Module):
             self.relative_bias = BucketBias(relative, num_heads=config.num_heads, causal=config.causal)
         if relative is not None and relative.shared_biases:
             self._share_biases()
-        self.distance_dropout = nn.Dropout(0.0 if relative is None else relative.dropout)
+        self.distance_dropout = Dropout(0.0 if relative is None else relative.dropout)
         #: blank states before a sequence, and those that a cache keeps. A target is read and written as one
         #: whole behind its source, with nothing before it and nothing forgotten.
         self.memory = 0 if relative is None or config.cross_attention else relative.memory
@@ -94,7 +95,7 @@ class Stack(nn.Module):
             if config.final_norm.norm:
                 self.final_norm = make_norm(config, eps=config.final_norm.eps)
             if config.final_norm.dropout:
-                self.final_dropout = nn.Dropout(config.final_norm.dropout)
+                self.final_dropout = Dropout(config.final_norm.dropout)
         #: training works each layer out again on the way back instead of keeping what it computed
         self.recomputes = False
         self.head: Head | AdaptiveHead | None = None
