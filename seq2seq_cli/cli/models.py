@@ -11,7 +11,7 @@ import typer
 
 from seq2seq_cli.cli.masks import drawn, masks
 from seq2seq_cli.cli.options import AsJson, new_app
-from seq2seq_cli.errors import UsageError, nearest
+from seq2seq_cli.errors import UsageError
 
 app = new_app()
 _ROLES = {
@@ -100,13 +100,11 @@ def parameter_names(name: str) -> list[dict[str, Any]]:
     import torch
 
     from seq2seq_cli.checkpoint.loading import stack_config
-    from seq2seq_cli.families import FAMILIES
+    from seq2seq_cli.families import family_named
     from seq2seq_cli.families.translate import to_published
     from seq2seq_cli.model import Stack
 
-    if name not in FAMILIES:
-        raise UsageError(f"unknown family {name!r}", remedy=nearest(name, FAMILIES))
-    family = FAMILIES[name]
+    family = family_named(name)
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for role in ("encoder", "decoder", "cross_decoder"):
         config = stack_config(family, {}, role, where=name)

@@ -68,9 +68,15 @@ def validate(
     overrides: Overrides = None,
 ) -> None:
     """Check a recipe and report everything that is wrong with it."""
-    from seq2seq_cli.recipe import load
+    from seq2seq_cli.recipe import Recipe, load
 
-    load(file, overrides or ())
+    recipe = load(file, overrides or ())
+    if isinstance(recipe, Recipe) and any(
+        side and side.family for side in (recipe.model.encoder, recipe.model.decoder)
+    ):
+        from seq2seq_cli.training.models import check_scratch  # the families bring torch along
+
+        check_scratch(recipe)
     print(f"{file}: ok")
 
 

@@ -19,7 +19,7 @@ from seq2seq_cli.checkpoint.references import resolve
 from seq2seq_cli.checkpoint.report import LoadReport
 from seq2seq_cli.checkpoint.strict_json import shown
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
-from seq2seq_cli.families import FAMILIES, Family, Role, family_of
+from seq2seq_cli.families import Family, Role, family_named, family_of
 from seq2seq_cli.model import Stack
 from seq2seq_cli.text.tokenizer import Tokenizer
 
@@ -63,9 +63,7 @@ class Opened:
 def open_side(side: Side, name: str) -> Opened:
     """Find what ``side`` names; ``name`` is encoder or decoder."""
     if side.family is not None:
-        if side.family not in FAMILIES:
-            raise UsageError(f"unknown family {side.family!r}", remedy=nearest(side.family, FAMILIES))
-        family = FAMILIES[side.family]
+        family = family_named(side.family)
         config: dict[str, Any] = {"model_type": family.name, **family.options}
         if side.tokenizer is not None:
             config |= _ids_of(side.tokenizer) | {"vocab_size": side.tokenizer.vocab_size}
@@ -155,14 +153,8 @@ def _blamed(finding: Finding, half: Opened) -> Finding:
 
 
 def _checked(settings: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
-    unknown = [key for key in settings if key not in family.options]
-    if unknown:
-        raise UsageError(
-            findings=[
-                Finding(f"{key!r} is not an option of {family.name}", where, nearest(key, family.options))
-                for key in unknown
-            ]
-        )
+    if unknown := family.unknown(settings, lambda _: where):
+        raise UsageError(findings=unknown)
     return settings
 
 

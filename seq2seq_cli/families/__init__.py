@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from seq2seq_cli.errors import CheckpointError, nearest
+from seq2seq_cli.errors import CheckpointError, UsageError, nearest
 from seq2seq_cli.families.family import Family, Role
 
 #: one file each; a new family is its file and its line here
@@ -48,4 +48,11 @@ def family_of(config: Mapping[str, Any], *, where: str = "") -> Family:
     return FAMILIES[name]
 
 
-__all__ = ["FAMILIES", "Family", "Role", "family_of"]
+def family_named(name: str, *, where: str = "") -> Family:
+    """The family that a person named; UsageError for one that we do not have."""
+    if name not in FAMILIES:
+        raise UsageError(f"unknown family {name!r}", where=where, remedy=nearest(name, FAMILIES))
+    return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "Family", "Role", "family_named", "family_of"]

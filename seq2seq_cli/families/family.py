@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.errors import CheckpointError, Finding, nearest
 from seq2seq_cli.model import OpenPlace, StackConfig
 from seq2seq_cli.model.activation import ACTIVATIONS
 
@@ -94,6 +94,14 @@ class Family:
         the other spelling wins, as it does in the published code."""
         usual = {key: value for key, value in config.items() if key not in self.aliases}
         return usual | {self.aliases[key]: value for key, value in config.items() if key in self.aliases}
+
+    def unknown(self, names: Iterable[str], where: Callable[[str], str]) -> list[Finding]:
+        """A finding for each of ``names`` that is no option of the family, with ``where`` it was said."""
+        return [
+            Finding(f"{name!r} is not an option of {self.name}", where(name), nearest(name, self.options))
+            for name in names
+            if name not in self.options
+        ]
 
 
 def linear(published: str, ours: str) -> Keys:

@@ -20,11 +20,11 @@ from seq2seq_cli.checkpoint.loading import full_config
 from seq2seq_cli.checkpoint.references import Source, resolve
 from seq2seq_cli.combiner import Side, combine, combine_single
 from seq2seq_cli.combiner.sides import Opened, build
-from seq2seq_cli.errors import CheckpointError, Finding, UsageError, nearest
-from seq2seq_cli.families import FAMILIES, Family, Role
+from seq2seq_cli.errors import CheckpointError, Finding, UsageError
+from seq2seq_cli.families import Family, Role, family_named
 from seq2seq_cli.families import family_of as family_by_config
 from seq2seq_cli.model import SpecialIds
-from seq2seq_cli.recipe import PAIRED, ModelSection, Recipe, SideSection, TrainTokenizer
+from seq2seq_cli.recipe import PAIRED, ModelSection, Recipe, SideSection, TrainTokenizer, where_of
 from seq2seq_cli.text.tokenizer import Tokenizer
 from seq2seq_cli.text.training import train_tokenizer
 
@@ -59,6 +59,26 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
         share=section.share,
         seed=section.seed,
     )
+
+
+def check_scratch(recipe: Recipe) -> None:
+    """UsageError, with each finding's line, for families and options of sides from scratch that there are
+    not."""
+    findings = list[Finding]()
+    for which in ("encoder", "decoder"):
+        side: SideSection | None = getattr(recipe.model, which)
+        if side is None or side.family is None:
+            continue
+        at = f"model.{which}"
+        try:
+            family = family_named(side.family, where=where_of(recipe, f"{at}.family"))
+        except UsageError as error:
+            findings += error.findings
+            continue
+        places = {key: where_of(recipe, f"{at}.config.{key}") for key in side.config}
+        findings += family.unknown(side.config, places.__getitem__)
+    if findings:
+        raise UsageError(findings=findings)
 
 
 def _unchanged_folder(section: ModelSection) -> Source | None:
@@ -148,14 +168,8 @@ def single_stack(side: Side, role: Role, *, seed: int) -> Bundle:
     CheckpointError for unusable folders.
     """
     family, config, weights, where, generation = _opened(side, "decoder" if role == "decoder" else "encoder")
-    unknown = [key for key in (*side.config, *side.settings) if key not in family.options]
-    if unknown:
-        raise UsageError(
-            findings=[
-                Finding(f"{key!r} is not an option of {family.name}", where, nearest(key, family.options))
-                for key in unknown
-            ]
-        )
+    if unknown := family.unknown((*side.config, *side.settings), lambda _: where):
+        raise UsageError(findings=unknown)
     tokenizer = side.tokenizer
     if tokenizer is None and side.reference is not None:
         tokenizer = _read_tokenizer(side.reference, "decoder" if role == "decoder" else "encoder")
@@ -207,9 +221,7 @@ def _opened(
 ) -> tuple[Family, dict[str, Any], Mapping[str, torch.Tensor] | None, str, dict[str, Any]]:
     """Family, full configuration, weights (None = fresh), where it is from, generation_config.json."""
     if side.family is not None:
-        if side.family not in FAMILIES:
-            raise UsageError(f"unknown family {side.family!r}", remedy=nearest(side.family, FAMILIES))
-        family = FAMILIES[side.family]
+        family = family_named(side.family)
         return family, dict(family.options), None, f"{side.family} from scratch", {}
     assert side.reference is not None  # the recipe's own rules see to it
     folder = resolve(side.reference).folder
