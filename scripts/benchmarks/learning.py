@@ -3,8 +3,8 @@
 Each run is a process of its own. Both programs start from one folder with the same weights, see the same rows
 in batches of the same number, and are scored on the test rows by one program with one way of decoding, so
 that only the training differs. The rate falls to nothing over the minutes, so their steps are counted before:
-each way to train is timed over a few, once, and then takes as many as fill the minutes, whatever the machine
-does beside it.
+all ways to train are timed over a few, one after the other at the start, and then each takes as many as fill
+the minutes, whatever the machine does beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev
@@ -98,20 +98,7 @@ def _quality(options: argparse.Namespace, place: Path) -> list[dict[str, Any]]:
         }
         changes = rates or {"s2s": [], "transformers": []}
         ways = {way: _Way(options, way.split()[0], recipe, [*extra, *some]) for way, some in changes.items()}
-        for seed in options.seeds:
-            for run, way in ways.items():
-                out = place / f"{name}-{len(found)}"
-                made = way.train(out, seed)
-                found.append(
-                    {
-                        "task": name,
-                        "run": run,
-                        "seed": seed,
-                        **made,
-                        **_scores(options, task, recipe, out),
-                    }
-                )
-                _say(found[-1])
+        found += _trained(options, name, ways, recipe, place)
     return found
 
 
@@ -121,16 +108,28 @@ def _warm_starts(options: argparse.Namespace, place: Path) -> list[dict[str, Any
     for name in options.task or ["summaries"]:
         task = TASKS[name]
         recipe = _recipe(options, task, place)
-        for start, changes in STARTS.items():
-            way = _Way(options, "s2s", recipe, ["model.share=none", *changes])
-            for seed in options.seeds:
-                out = place / f"{name}-{len(found)}"
-                made = way.train(out, seed, f"model.seed={seed}")
-                found.append(
-                    {"task": name, "run": start, "seed": seed, **made, **_scores(options, task, recipe, out)}
-                )
-                _say(found[-1])
+        ways = {
+            start: _Way(options, "s2s", recipe, ["model.share=none", *changes], fresh=True)
+            for start, changes in STARTS.items()
+        }
+        found += _trained(options, name, ways, recipe, place)
     return found
+
+
+def _trained(
+    options: argparse.Namespace, name: str, ways: Mapping[str, _Way], recipe: Path, place: Path
+) -> Iterator[dict[str, Any]]:
+    """Rows of scores of a task: each seed in all ways, in turn."""
+    for number, way in enumerate(ways.values()):
+        way.count(place / f"{name}-probe-{number}")
+    for seed in options.seeds:
+        for number, (run, way) in enumerate(ways.items()):
+            out = place / f"{name}-{seed}-{number}"
+            made = way.train(out, seed)
+            row = {"task": name, "run": run, "seed": seed, **made}
+            row |= _scores(options, TASKS[name], recipe, out)
+            _say(row)
+            yield row
 
 
 def _recipe(options: argparse.Namespace, task: Task, place: Path) -> Path:
@@ -151,24 +150,35 @@ def _recipe(options: argparse.Namespace, task: Task, place: Path) -> Path:
 
 
 class _Way:
-    """A program and what it is asked for; how many steps it takes in the minutes is found out once."""
+    """A program and what it is asked for. ``fresh``: each seed draws its own fresh parameters."""
 
     def __init__(
-        self, options: argparse.Namespace, program: str, recipe: Path, changes: Sequence[str]
+        self,
+        options: argparse.Namespace,
+        program: str,
+        recipe: Path,
+        changes: Sequence[str],
+        *,
+        fresh: bool = False,
     ) -> None:
         self._options, self._program, self._recipe, self._changes = options, program, recipe, changes
-        self._steps: int | None = options.steps
+        self._steps: int = options.steps or 0
+        self._fresh = fresh
 
-    def train(self, out: Path, seed: int, *changes: str) -> dict[str, Any]:
-        """Train into ``out``; the steps taken and the seconds they took."""
-        asked = [*self._changes, f"training.seed={seed}", *changes]
-        if self._steps is None:
-            probe = self._run(out.with_name(f"{out.name}-probe"), asked, _PROBED)
+    def count(self, out: Path) -> None:
+        """Find out how many steps fill the minutes, unless it was said."""
+        if not self._steps:
+            probe = self._run(out, self._options.seeds[0], _PROBED)
             self._steps = max(1, math.floor(60 * self._options.minutes / probe["step"]))
-        made = self._run(out, asked, self._steps)
+
+    def train(self, out: Path, seed: int) -> dict[str, Any]:
+        """Train into ``out``; the steps taken and the seconds they took."""
+        made = self._run(out, seed, self._steps)
         return {"steps": self._steps, "seconds": round(made["seconds"], 1)}
 
-    def _run(self, out: Path, changes: Sequence[str], steps: int) -> dict[str, Any]:
+    def _run(self, out: Path, seed: int, steps: int) -> dict[str, Any]:
+        changes = [*self._changes, f"training.seed={seed}"]
+        changes += [f"model.seed={seed}"] if self._fresh else []
         return _child(self._options, self._program, self._recipe, out, *changes, steps=steps)
 
 

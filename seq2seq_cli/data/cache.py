@@ -15,6 +15,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -67,14 +68,18 @@ def tokenized(texts: Callable[[], Iterable[str]], cut: Cut) -> Sequences:
                 _prune(folder, keep=path)
                 found = _read(path, checked=False)
     except OSError as error:
-        remedy = "set S2S_CACHE to another folder, or to off"
-        console.warn(f"token ids are not kept in {folder}: {error.strerror or error} · {remedy}")
+        _warn_once(f"token ids are not kept in {folder}: {error.strerror or error}")
         found = None
     if found is None:
         cut.count = 0
         return Sequences.of(cut(texts()))
     sequences, cut.count = found
     return sequences
+
+
+@cache
+def _warn_once(what: str) -> None:
+    console.warn(f"{what} · set {VARIABLE} to another folder, or to off")
 
 
 def _key(texts: Iterable[str], cut: Cut) -> tuple[str, int]:

@@ -223,6 +223,11 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if _is_packed(path) else path.open("rb")
 
 
+def _begins_as_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what can go wrong while reading ``path`` into a :class:`DataError` that names it."""
@@ -231,6 +236,9 @@ def reading(path: Path) -> Iterator[None]:
     except EOFError:
         raise DataError("the file ends too early", where=str(path), remedy="fetch it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
+        if not _begins_as_gzip(path):
+            what, remedy = "the name ends in .gz, and the file is no gzip", "name it without .gz"
+            raise DataError(what, where=str(path), remedy=remedy) from None
         raise DataError(f"damaged gzip: {error}", where=str(path), remedy="fetch it again") from None
     except OSError as error:
         raise DataError(f"cannot read: {error.strerror or error}", where=str(path)) from None

@@ -93,11 +93,12 @@ class TextGenerator:
         numbers: Sequence[int] | None = None,
         places: Sequence[str] | None = None,
         prefixes: Sequence[str | None] | None = None,
+        ids: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Output]:
         """The outputs of ``texts``, one each, in order. White space alone gives an empty output.
         ``places`` is what the texts are called in messages. ``prefixes`` is what the output of each begins
         with ("" = anything), instead of the option ``prefix`` (None = that one). DataError for one that
-        gives no token.
+        gives no token. ``ids`` is what the model reads of each instead of its text (None = the text's own).
 
         With sampling, a text's draws depend on the seed and its number, never on what stands beside it.
         ``numbers`` are those of the texts; without them inputs are numbered on from call to call.
@@ -108,8 +109,12 @@ class TextGenerator:
         outputs = [EMPTY] * len(texts)
         filled = [place for place, text in enumerate(texts) if text.strip()]
         named = [places[place] if places else f"input {numbers[place] + 1}" for place in filled]
-        rows = self._encode([texts[place] for place in filled], named)
-        encoded = dict(zip(filled, rows, strict=True))
+        given = {} if ids is None else {place: ids[place] for place in filled}
+        encoded = {place: list(row) for place, row in given.items() if row is not None}
+        read = {place: name for place, name in zip(filled, named, strict=True) if place not in encoded}
+        if read:
+            rows = self._encode([texts[place] for place in read], list(read.values()))
+            encoded |= zip(read, rows, strict=True)
         begun: dict[int, Sequence[int]] = {}
         if prefixes is not None:
             openings = self._openings([prefixes[place] for place in filled], named)

@@ -180,8 +180,9 @@ def _sources(recipe: RecipeFile) -> Iterator[Problem]:
     for name in sorted(changed(recipe.data) & unread):
         what = f"{name} has no effect: {objective} {reads}"
         yield problem(what, f"remove {name}", f"data.{name}", "training.objective")
-    if "eval_samples" in changed(recipe.training) and recipe.training.eval_samples:
-        what = f"{objective} generates no samples"
+    samples = "eval_samples" in changed(recipe.training) and recipe.training.eval_samples
+    if samples and objective == "masked_lm":
+        what = f"eval_samples has no effect: {objective} writes no text"
         yield problem(what, "remove eval_samples", "training.eval_samples", "training.objective")
 
 

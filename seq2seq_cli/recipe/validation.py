@@ -106,7 +106,8 @@ def _explain(detail: Any, model: type[BaseModel], raw: Any) -> Problem:
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
         what = f"{name} must be one of {', '.join(options)}, not {_show(given)}"
-        return Problem(what, nearest(given, options) if isinstance(given, str) else "", (path,))
+        close = nearest(given, options) if isinstance(given, str) else ""
+        return Problem(what, "" if close.startswith("known") else close, (path,))
     if kind in _LIMITS:
         word, key = _LIMITS[kind]
         limit = int(context[key]) if context[key] == int(context[key]) else context[key]

@@ -17,6 +17,7 @@ from seq2seq_cli.checkpoint.bundle import ADAPTER
 from seq2seq_cli.checkpoint.files import checkpoints
 from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
 from seq2seq_cli.training.state import Checkpoint, model_files, read_checkpoint
+from seq2seq_cli.training.steps import ORDER
 
 RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "all_results.json"
@@ -145,12 +146,30 @@ def refuse_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, what: str, where: Path, remedy: str
 ) -> None:
     """UsageError with a table of what is not as it was before, and ``what`` that means."""
+    before, now = dict(_flat(before)), dict(_flat(now))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    findings = [
-        Finding(f"{key}: {_shown(before.get(key))} then, {_shown(now.get(key))} now") for key in changed
-    ]
+    if len(changed) > 1:  # what follows from the others says nothing of its own
+        changed = [key for key in changed if key != ORDER]
+    findings = [Finding(_difference(key, before.get(key), now.get(key))) for key in changed]
     if findings:
         raise UsageError(findings=[*findings, Finding(what, str(where), remedy)])
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value within ``values`` under its full name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
+
+
+def _difference(key: str, then: Any, now: Any) -> str:
+    name, hashed, of = key.partition(" (sha256")
+    if hashed and then and now:
+        tokens = ": their texts or the tokenizer changed" if "tokens" in of else ""
+        return f"{name}: no longer the same{tokens}"
+    return f"{key}: {_shown(then)} then, {_shown(now)} now"
 
 
 def _shown(value: Any) -> str:

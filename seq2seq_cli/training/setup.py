@@ -16,7 +16,7 @@ from seq2seq_cli.data.batches import plan_epoch, plan_validation
 from seq2seq_cli.data.rows import Row
 from seq2seq_cli.data.sources import check_paths, read_rows, stream_rows
 from seq2seq_cli.data.streamed import StreamedDataset, Windows
-from seq2seq_cli.decoding.options import Decoding, resolve_options
+from seq2seq_cli.decoding.options import Decoding
 from seq2seq_cli.errors import DataError, Finding, UsageError
 from seq2seq_cli.model import Stack
 from seq2seq_cli.model.attention import Attention
@@ -24,10 +24,11 @@ from seq2seq_cli.recipe import PAIRED, Recipe, require, where_of
 from seq2seq_cli.training.datasets import Dataset, make_dataset
 from seq2seq_cli.training.encoder_cache import keeps_states
 from seq2seq_cli.training.lora import add_updates, digest
-from seq2seq_cli.training.models import build_model
+from seq2seq_cli.training.models import build_model, check_scratch
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
-from seq2seq_cli.training.steps import StepPlan
+from seq2seq_cli.training.samples import Sample, choose_samples, sample_decoding
+from seq2seq_cli.training.steps import ORDER, StepPlan
 from seq2seq_cli.training.trackers import require_trackers
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Prepared:
     train_rows: Sequence[Row]
     validation: Dataset | None
     validation_batches: list[list[int]]
-    sample_rows: Sequence[Row]  #: validation rows that text is generated for
+    samples: Sequence[Sample]  #: validation rows that text is generated for
     plan: StepPlan
     identity: Mapping[str, Any]
     keeps_states: bool  #: the encoder stands still, and what it says of a source is remembered
@@ -72,10 +73,6 @@ class Prepared:
             return self.train.where(row)
         return self.train_rows[row].where
 
-    def source_of(self, row: Row) -> str:
-        """What the encoder reads of a row."""
-        return self.recipe.data.source_prefix + row.source
-
 
 def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None = None) -> Prepared:
     """Read the data, build (or, from ``checkpoint``, load) the model, and plan the steps.
@@ -85,6 +82,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     require(recipe, "data.train", purpose="training")
     training = recipe.training
     _check_precision(recipe)
+    check_scratch(recipe)
     check_optimizer(training.optim, where=where_of(recipe, "training.optim"))
     require_trackers(recipe)
     rows, validation_rows = _read(recipe)
@@ -123,9 +121,8 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         where = where_of(recipe, "training.groups")
         raise UsageError(f"no part of the model learns in step {idle + 1} of {plan.total}", where=where)
     _warn_of_vain_settings(parts, plan.total)
-    samples = (
-        [validation_rows[i] for i in validation.row_numbers[: training.eval_samples]] if validation else []
-    )
+    _warn_of_long_rows(recipe, train)
+    samples = [] if validation is None else choose_samples(recipe, bundle, validation_rows, validation)
     return Prepared(
         recipe=recipe,
         bundle=bundle,
@@ -135,14 +132,14 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
         train_rows=rows,
         validation=validation,
         validation_batches=_validation_batches(recipe, validation),
-        sample_rows=samples if training.objective in PAIRED else [],
+        samples=samples,
         plan=plan,
         identity={
             **_identity(recipe, train, validation, plan),
             "weights that stand still (sha256)": digest(model, base) if base else None,
         },
         keeps_states=keeps_states(recipe, model, train, parts),
-        decoding=_decoding(recipe, bundle, train),
+        decoding=sample_decoding(recipe, bundle, samples, longest=int(train.lengths[:, 1].max())),
     )
 
 
@@ -157,6 +154,16 @@ def _warn_of_vain_settings(parts: Parts, total: int) -> None:
             console.warn(
                 f"the learning rate of {part.name} is still rising when the run of {total} steps ends"
             )
+
+
+def _warn_of_long_rows(recipe: Recipe, train: Dataset) -> None:
+    """Say how many rows no batch of ``tokens_per_batch`` has room for: each becomes one of its own."""
+    budget = recipe.training.tokens_per_batch
+    above = 0 if budget is None else int((train.lengths.sum(axis=1) > budget).sum())
+    if above:
+        console.warn(
+            f"{above} of {len(train)} rows have more tokens than tokens_per_batch {budget}: a batch each"
+        )
 
 
 def replanned(prepared: Prepared, recipe: Recipe, *, processes: int) -> Prepared:
@@ -265,19 +272,6 @@ def _plan(recipe: Recipe, train: Dataset, processes: int) -> StepPlan:
     )
 
 
-def _decoding(recipe: Recipe, bundle: Bundle, train: Dataset) -> Decoding:
-    """The recipe's generation section over the checkpoint's defaults. Where neither limits the length, the
-    longest training target does: a model that has learnt nothing yet would write to its last position."""
-    without = {"preset", "draft_model", "draft_tokens"}  # a draft changes no output
-    options = recipe.generation.model_dump(exclude_none=True, exclude=without)
-    decoding = resolve_options(
-        options, bundle.model.generation, bundle.model.special_ids, file_of=bundle.wish_file
-    )
-    if decoding.max_new_tokens is None and decoding.max_length is None:
-        decoding = replace(decoding, max_new_tokens=int(train.lengths[:, 1].max()))
-    return decoding
-
-
 def _validation_batches(recipe: Recipe, validation: Dataset | None) -> list[list[int]]:
     if validation is None:
         return []
@@ -309,5 +303,5 @@ def _identity(recipe: Recipe, train: Dataset, validation: Dataset | None, plan: 
         "batches a step (accumulation × processes)": plan.batches_per_step,
         "training rows (sha256 of their tokens)": train.content_hash,
         "validation rows (sha256 of their tokens)": validation.content_hash if validation else None,
-        "order of the first epoch (sha256)": plan.fingerprint(0),
+        ORDER: plan.fingerprint(0),
     }

@@ -7,6 +7,8 @@ import json
 import math
 from collections.abc import Callable
 
+#: under which a run remembers the fingerprint of its plan
+ORDER = "order of the first epoch (sha256)"
 #: Batches of row numbers of one epoch.
 Batches = list[list[int]]
 

@@ -13,17 +13,16 @@ from seq2seq_cli.checkpoint.failpoints import failpoint
 from seq2seq_cli.decoding.engine import TextGenerator
 from seq2seq_cli.evaluation.metrics import METRICS, score
 from seq2seq_cli.model import Seq2Seq
+from seq2seq_cli.recipe import PAIRED
 from seq2seq_cli.training.module import tensors_of
+from seq2seq_cli.training.samples import SHOWN, Sample
 from seq2seq_cli.training.sensitivity import LITTLE, source_sensitivity
 
 if TYPE_CHECKING:
-    from seq2seq_cli.data.rows import Row
     from seq2seq_cli.recipe.sections import TrainingSection
     from seq2seq_cli.training.loop import Trainer
     from seq2seq_cli.training.state import RunState
 
-#: samples that are shown and stored
-_SHOWN = 3
 #: rows generated between two looks at the signals
 _AT_ONCE = 16
 #: computed for generated samples, beside the metric that chooses the best
@@ -47,13 +46,15 @@ def evaluate(
     try:
         loss = _loss(trainer)
         values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **_sensitivity(trainer)}
-        rows = trainer.prepared.sample_rows
-        if not rows:
+        samples = trainer.prepared.samples
+        if not samples:
             return values, []
-        predictions = _predict(trainer, [trainer.prepared.source_of(row) for row in rows])
+        predictions = _predict(trainer, samples)
     finally:
         trainer.module.train()
-    return {**values, **_scores(trainer, rows, predictions)}, _samples(rows, predictions, say=say)
+    if trainer.training.objective in PAIRED:
+        values |= _scores(trainer, samples, predictions)
+    return values, _told(samples, predictions, say=say)
 
 
 def judge(state: RunState, value: float, training: TrainingSection) -> bool:
@@ -106,8 +107,8 @@ def _sensitivity(trainer: Trainer) -> dict[str, float]:
     return {"source_sensitivity": value}
 
 
-def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
-    """A prediction for each source, in order; the processes share the rows."""
+def _predict(trainer: Trainer, samples: Sequence[Sample]) -> list[str]:
+    """A prediction for each sample, in order; the processes share them."""
     accelerator, bundle = trainer.accelerator, trainer.prepared.bundle
     world, rank = accelerator.num_processes, accelerator.process_index
     generator = TextGenerator(
@@ -117,10 +118,11 @@ def _predict(trainer: Trainer, sources: Sequence[str]) -> list[str]:
         decoding=trainer.prepared.decoding,
     )
     mine: list[tuple[int, str]] = []
-    for first in range(0, len(sources), _AT_ONCE * world):
+    for first in range(0, len(samples), _AT_ONCE * world):
         _check(trainer)
         start = first + rank * _AT_ONCE
-        found = generator.texts(sources[start : start + _AT_ONCE])
+        share = samples[start : start + _AT_ONCE]
+        found = generator.texts([each.read for each in share], ids=[each.ids for each in share])
         mine += [(start + index, output.texts[0]) for index, output in enumerate(found)]
     return [text for _, text in sorted(trainer.group.gather(mine))]
 
@@ -130,29 +132,30 @@ def _check(trainer: Trainer) -> None:
         raise InterruptedEvaluationError
 
 
-def _scores(trainer: Trainer, rows: Sequence[Row], predictions: Sequence[str]) -> dict[str, float]:
+def _scores(trainer: Trainer, samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, float]:
     wanted = trainer.training.metric_for_best_model
     names = [name for name in METRICS if name in (*_METRICS, wanted)]
-    scored: dict[str, Any] = score(predictions, [row.references for row in rows], names=names)
+    scored: dict[str, Any] = score(predictions, [each.references for each in samples], names=names)
     return {name: float(scored[name]) for name in names}
 
 
-def _samples(
-    rows: Sequence[Row], predictions: Sequence[str], *, say: Callable[[str], None]
+def _told(
+    samples: Sequence[Sample], predictions: Sequence[str], *, say: Callable[[str], None]
 ) -> list[dict[str, str]]:
-    sources = {row.source for row in rows}
+    """The first few samples as they are shown and stored; a warning when all outputs are one."""
+    sources = {each.source for each in samples}
     if len(sources) > 1 and len(set(predictions)) == 1:
         console.warn(
-            f"the output is the same for all {len(rows)} validation samples ({_short(predictions[0])!r}): "
+            f"the output is the same for all {len(samples)} validation samples ({_short(predictions[0])!r}): "
             "the decoder does not listen to the source yet"
         )
-    samples = [
-        {"source": row.source, "prediction": prediction, "reference": row.references[0]}
-        for row, prediction in zip(rows[:_SHOWN], predictions, strict=False)
+    told = [
+        {"source": each.source, "prediction": prediction, "reference": each.references[0]}
+        for each, prediction in zip(samples[:SHOWN], predictions, strict=False)
     ]
-    for sample in samples:
-        say("  " + " | ".join(f"{name}: {_short(text)}" for name, text in sample.items()))
-    return samples
+    for row in told:
+        say("  " + " | ".join(f"{name}: {_short(text)}" for name, text in row.items()))
+    return told
 
 
 def _short(text: str) -> str:

@@ -256,6 +256,11 @@ def test_c1_two_errors_at_once(write: Write) -> None:
     ]
 
 
+def test_known_values_are_listed_once(write: Write) -> None:
+    (found,) = findings(write("model: {encoder: a}\ndata: {train: t}\ntraining: {optim: qqq}\n"))
+    assert found.count("adamw_torch_fused") == 1
+
+
 def test_c1_all_kinds_at_once(write: Write) -> None:
     """Faults of YAML, keys, values and combinations are all reported, in the order of the file."""
     path = write(

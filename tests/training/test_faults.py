@@ -258,6 +258,18 @@ def test_r10_an_interrupted_run_says_what_differs(here: Path, change: str, says:
     assert [step for step, _ in checkpoints(RUN)] == [1]
 
 
+def test_r10_other_data_are_named_not_their_checksums(here: Path) -> None:
+    train("training.max_minutes=0.000001")
+    rows = Path("train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("train.jsonl").write_text("".join(rows[:-3]), encoding="utf-8")
+    with pytest.raises(UsageError) as error:
+        train()
+    assert [finding.what for finding in error.value.findings] == [
+        "training rows: no longer the same: their texts or the tokenizer changed",
+        "this run was started with other values",
+    ]
+
+
 def test_r10_another_number_of_processes_is_another_batch(here: Path) -> None:
     train("training.max_minutes=0.000001")
     recipe = load_recipe(Path("recipe.yaml"), CHANGES)

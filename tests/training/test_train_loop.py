@@ -340,6 +340,10 @@ def test_r4_a_signal_during_evaluation_saves_and_the_evaluation_is_made_good(
             ["training.groups.encoder.freeze_steps=6"],
             "encoder learns from step 7 on, and the run has 6 steps",
         ),
+        (
+            ["training.tokens_per_batch=5"],
+            "rows have more tokens than tokens_per_batch 5: a batch each",
+        ),
         (["training.groups.encoder.freeze_steps=3", "training.warmup_steps=2"], ""),
     ],
 )
