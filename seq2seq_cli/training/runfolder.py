@@ -167,8 +167,8 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 def _difference(key: str, then: Any, now: Any) -> str:
     name, hashed, of = key.partition(" (sha256")
     if hashed and then and now:
-        tokens = ": their texts or the tokenizer changed" if "tokens" in of else ""
-        return f"{name}: no longer the same{tokens}"
+        why = ": texts, tokenizer, lengths or window changed" if "tokens" in of else ""
+        return f"{name}: no longer the same{why}"
     return f"{key}: {_shown(then)} then, {_shown(now)} now"
 
 

@@ -182,15 +182,16 @@ def test_validate_reports_all(said: Said) -> None:
 
 def test_validate_knows_the_families(said: Said) -> None:
     """What is wrong with sides from scratch is told of both at once, each with its line."""
-    sides = "  encoder: {family: brt}\n  decoder: {family: gpt2, config: {n_layr: 1, n_head: 2, nope: 3}}\n"
+    sides = "  encoder: {family: brt, tokenizer: t}\n"
+    sides += "  decoder: {family: gpt2, config: {n_layr: 1, n_head: 2, nope: 3}, tokenizer: t}\n"
     Path("bad.yaml").write_text(f"model:\n{sides}data: {{train: t}}\n")
     with pytest.raises(UsageError) as caught:
         cli.run(["recipes", "validate", "bad.yaml"])
     found = [(finding.what, finding.where) for finding in caught.value.findings]
     assert found == [
         ("unknown family 'brt'", "bad.yaml:2:21"),
-        ("'n_layr' is not an option of gpt2", "bad.yaml:3:35"),
-        ("'nope' is not an option of gpt2", "bad.yaml:3:57"),
+        ("'n_layr' is not an option of gpt2", "bad.yaml:3:44"),
+        ("'nope' is not an option of gpt2", "bad.yaml:3:64"),
     ]
     assert caught.value.findings[1].remedy == "did you mean 'n_layer'?"
 

@@ -265,7 +265,7 @@ def test_r10_other_data_are_named_not_their_checksums(here: Path) -> None:
     with pytest.raises(UsageError) as error:
         train()
     assert [finding.what for finding in error.value.findings] == [
-        "training rows: no longer the same: their texts or the tokenizer changed",
+        "training rows: no longer the same: texts, tokenizer, lengths or window changed",
         "this run was started with other values",
     ]
 
