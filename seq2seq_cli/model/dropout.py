@@ -1,6 +1,6 @@
 """Dropout (Srivastava et al. 2014), quickly on a CPU too.
 
-There ``bernoulli_`` takes a random number for each value, and multiplying by a bool costs more than a draw.
+There ``bernoulli_`` takes a random number for each value, and bool is slow to multiply by.
 Here one number of 64 bits decides about four values, and what is kept is a byte, 0 or 1.
 """
 
