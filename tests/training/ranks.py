@@ -51,7 +51,11 @@ def sharded(folder: Path) -> None:
     whole = [p for p in gc.get_objects() if isinstance(p, nn.Parameter) and not isinstance(p, DTensor)]
     assert not whole, "nobody holds on to whole parameters"
     assert all(isinstance(p, DTensor) for p in trainer.names)
-    del trainer
+    parameters = trainer.prepared.bundle.model.parameters
+    with trainer.whole():
+        assert not any(isinstance(p, DTensor) for p in parameters()), "each process has all weights"
+    assert all(isinstance(p, DTensor) for p in parameters()), "and only its slices again"
+    del trainer, parameters
     Accelerator.end_training = lambda self: None  # it ends the group, and the next run needs it
     changes = ("training.dropout=0", "training.max_grad_norm=0.5")
     for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"):
