@@ -8,11 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
 from seq2seq_cli.checkpoint.files import checkpoints
+from seq2seq_cli.training import group
+from seq2seq_cli.training.group import Group, LostProcessError
 from tests.training.helpers import ROOT, log_of
 from tests.training.test_train_processes import CHANGES, learnt, place, run, sums
 
@@ -123,6 +129,29 @@ def test_r13_a_halted_process_is_named_within_the_limit(tmp_path: Path) -> None:
     assert "lost touch with process 1 (last heard of in step 4) of 2 in step" in said
     assert "run the same command again" in said
     assert "Traceback" not in said
+
+
+def test_of_three_processes_only_the_lost_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = HashStore()
+    monkeypatch.setattr(group, "_board", lambda: board)
+    monkeypatch.setattr(Group, "_hurry", lambda self, patience: None)
+
+    def process(rank: int) -> LostProcessError | None:
+        accelerator: Any = SimpleNamespace(num_processes=3, process_index=rank)
+        member = Group(accelerator, limit=2)
+        member.note(7 if rank else 6)
+        if rank == 0:
+            return None
+        with pytest.raises(LostProcessError) as lost, member.watching():
+            raise RuntimeError("Connection closed by peer")
+        return lost.value
+
+    process(0)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        others = list(pool.map(process, (1, 2)))
+    said = [str(error) for error in others]
+    assert all("lost touch with process 0 (last heard of in step 6) of 3 in step 7" in line for line in said)
+    assert [error is not None and error.speaks for error in others] == [True, False]
 
 
 def test_r16_others_wait_for_one_that_saves_or_evaluates(clean: Path, tmp_path: Path) -> None:
