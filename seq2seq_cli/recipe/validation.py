@@ -167,8 +167,24 @@ def _real_path(loc: Iterable[str | int], raw: Any) -> Path:
     return tuple(path)
 
 
+#: what other programs for training call a key of ours that no spelling leads to
+_ELSEWHERE = {
+    "batch_size": "per_device_train_batch_size",
+    "bf16": "mixed_precision",
+    "epochs": "num_train_epochs",
+    "eval_strategy": "eval_steps",
+    "evaluation_strategy": "eval_steps",
+    "fp16": "mixed_precision",
+    "lr": "learning_rate",
+    "patience": "early_stopping_patience",
+    "save_strategy": "save_steps",
+}
+
+
 def _nearest_key(key: str, above: Path, model: type[BaseModel]) -> str:
     known = _keys_at(above, model)
+    if _ELSEWHERE.get(key) in known:
+        return f"did you mean {_ELSEWHERE[key]!r}?"
     remedy = nearest(key, known)
     if remedy.startswith("known") and model is RecipeFile:
         for section, field in RecipeFile.model_fields.items():

@@ -12,6 +12,8 @@ import pytest
 
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.recipe import TrainTokenizer, json_schema, load_recipe, require, where_of
+from seq2seq_cli.recipe.sections import TrainingSection
+from seq2seq_cli.recipe.validation import _ELSEWHERE
 
 Write = Callable[[str | bytes], Path]
 
@@ -121,6 +123,15 @@ def test_c1_typo_names_the_nearest_key(write: Write, good: str) -> None:
     assert findings(path) == [
         "unknown key 'training.lerning_rate' · r.yaml:12:3 · did you mean 'learning_rate'?"
     ]
+
+
+def test_names_of_other_programs_lead_to_ours(write: Write) -> None:
+    named = {**_ELSEWHERE, "warmup_ratio": "warmup_steps", "optimizer": "optim"}
+    path = write(f"model: {{encoder: a}}\ntraining: {{{', '.join(f'{key}: 1' for key in named)}}}")
+    assert [line.rpartition(" · ")[2] for line in findings(path)] == [
+        f"did you mean {ours!r}?" for ours in named.values()
+    ]
+    assert set(named.values()) <= set(TrainingSection.model_fields)
 
 
 def test_c1_typo_below_a_side(write: Write) -> None:
