@@ -64,7 +64,7 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:  # nothing is left that could refuse: an earlier run may go
             _begin(recipe, run, checkpoint, overwrite=overwrite)
-        _announce(prepared, trainer.state, checkpoint)
+        _announce(trainer, checkpoint)
         stop.at_once = False
         trainer.run()
         results: dict[str, Any] = {}
@@ -226,8 +226,11 @@ def _inside(checkpoint: Checkpoint, run: Path) -> bool:
     return checkpoint.folder.resolve().parent == run.resolve()
 
 
-def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None) -> None:
-    training = prepared.recipe.training
+def _announce(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
+    prepared, accelerator = trainer.prepared, trainer.accelerator
+    each = f"{accelerator.num_processes} × " if accelerator.num_processes > 1 else ""
+    objective = prepared.recipe.training.objective
+    begin = f"{objective}: {prepared.plan.total} steps on {each}{accelerator.device.type}"
     parts = " · ".join(
         f"{part.name} {sum(p.numel() for _, p in part.parameters):,}"
         + (" frozen" if part.frozen else f" at {part.peak:g}")
@@ -235,9 +238,9 @@ def _announce(prepared: Prepared, state: RunState, checkpoint: Checkpoint | None
         + (f" to step {part.freeze_after}" if part.freeze_after else "")
         for part in prepared.parts.parts
     )
-    console.say(f"{training.objective}: {prepared.plan.total} steps · parameters and learning rates: {parts}")
+    console.say(f"{begin} · parameters and learning rates: {parts}")
     if checkpoint is not None:
-        console.say(f"going on after step {state.step}, from {checkpoint.folder}")
+        console.say(f"going on after step {trainer.state.step}, from {checkpoint.folder}")
 
 
 def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:

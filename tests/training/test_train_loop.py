@@ -151,7 +151,7 @@ def test_run_folder_holds_model_log_recipe_results(recipe: Make) -> None:
 def test_a_finished_run_is_left_alone(recipe: Make, capsys: pytest.CaptureFixture[str]) -> None:
     first = finetune(recipe())
     before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
-    capsys.readouterr()
+    assert "steps on cpu · " in capsys.readouterr().err
     assert finetune(recipe()) == first
     assert "finished" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*") if path != RUN} == {

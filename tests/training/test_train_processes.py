@@ -146,6 +146,7 @@ def test_r14_two_processes_learn_what_one_does(whole: Path, tmp_path: Path) -> N
     code, said = run(tmp_path, "--num-processes", "2", changes=changes)
     assert code == 0, said
     assert said.count("training rows:") == 1, "only the first process speaks"
+    assert "steps on 2 × cpu · " in said
     for (step, loss, norms), (other_step, other_loss, other_norms) in zip(
         learnt(tmp_path / "runs/tiny"), learnt(whole), strict=True
     ):
