@@ -11,7 +11,7 @@ _WIDTH, _HEIGHT = 190, 150  #: of a panel's field
 _LEFT, _TOP, _GAP_X, _GAP_Y = 52, 40, 56, 58
 _COLOURS = ("#0b61a4", "#c8553d", "#7a7a7a")
 #: room around the field of a panel that stands alone: left, above, right, below
-_ROOM = (46, 8, 12, 36)
+_ROOM = (46, 8, 18, 36)
 #: points of a line that are drawn; more of them are put together
 _MOST_POINTS = 300
 
@@ -202,9 +202,9 @@ def even_ticks(low: float, high: float) -> list[float]:
 
 
 def label(value: float) -> str:
-    """A tick in few characters: 0.25, 16, 10k, 1M."""
+    """A tick in few characters: 0.25, 16, 1.5k, 1M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size and value % size == 0:
+        if value >= size and value % (size / 10) == 0:
             return f"{value / size:g}{letter}"
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from seq2seq_cli.charts import Line, Panel, chart, even_ticks, thinned
+from seq2seq_cli.charts import Line, Panel, chart, even_ticks, label, thinned
 
 
 def drawn(*lines: Line, log_up: bool = False) -> ElementTree.Element:
@@ -55,6 +55,23 @@ def test_what_is_flat_or_alone_can_be_drawn(points: list[tuple[float, float]]) -
 )
 def test_even_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert even_ticks(low, high) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.25, "0.25"), (999, "999"), (1000, "1k"), (1500, "1.5k"), (1550, "1550"), (1.2e6, "1.2M")],
+)
+def test_ticks_are_written_short(value: float, expected: str) -> None:
+    assert label(value) == expected
+
+
+def test_the_last_tick_is_within_the_picture() -> None:
+    svg = drawn(Line(name="n", points=[(12000, 0), (12500, 1)]))
+    (field,) = svg.iter("g")
+    left = float(field.get("transform", "").removeprefix("translate(").split()[0])
+    (last,) = (text for text in svg.iter("text") if text.text == "12.5k")
+    half = 6.5 * len("12.5k") / 2  # of a writing 11 high
+    assert left + float(last.get("x", 0)) + half <= float(svg.get("viewBox", "").split()[2])
 
 
 def test_many_points_are_put_together() -> None:
