@@ -241,6 +241,11 @@ def _lora(recipe: RecipeFile) -> Iterator[Problem]:
 
 
 def _model(model: ModelSection) -> Iterator[Problem]:
+    sides = {"encoder": model.encoder, "decoder": model.decoder or model.encoder}
+    meant = sides if model.random == "both" else sides.keys() & {model.random}
+    if meant and all((side := sides[name]) is not None and side.family for name in meant):
+        what, remedy = "random has no effect: what has a family is always fresh", "remove random"
+        yield problem(what, remedy, "model.random", *(f"model.{name}.family" for name in sorted(meant)))
     for side_name, text in (("encoder", "source"), ("decoder", "target")):
         side = getattr(model, side_name)
         replaced = getattr(model.tokenizers, text) is not None

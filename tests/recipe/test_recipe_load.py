@@ -128,10 +128,30 @@ def test_c1_typo_names_the_nearest_key(write: Write, good: str) -> None:
 def test_names_of_other_programs_lead_to_ours(write: Write) -> None:
     named = {**_ELSEWHERE, "warmup_ratio": "warmup_steps", "optimizer": "optim"}
     path = write(f"model: {{encoder: a}}\ntraining: {{{', '.join(f'{key}: 1' for key in named)}}}")
-    assert [line.rpartition(" · ")[2] for line in findings(path)] == [
-        f"did you mean {ours!r}?" for ours in named.values()
+    assert [line.split(" · ", 2)[2] for line in findings(path)] == [
+        said if " " in said else f"did you mean {said!r}?" for said in named.values()
     ]
-    assert set(named.values()) <= set(TrainingSection.model_fields)
+    assert {said for said in named.values() if " " not in said} <= set(TrainingSection.model_fields)
+
+
+def test_c1_a_key_that_was_written_is_checked_beside_one_that_it_may_mean(write: Write) -> None:
+    path = write("model: {encoder: a}\ntraining: {lr: 1, learning_rate: abc, seeds: 3, seed: -1}")
+    assert [line.split(" · ")[0] for line in findings(path)] == [
+        "unknown key 'training.lr'",
+        "training.learning_rate must be a number, not 'abc'",
+        "unknown key 'training.seeds'",
+        "training.seed must be at least 0, not -1",
+    ]
+
+
+@pytest.mark.parametrize("which", ["encoder", "decoder", "both"])
+def test_sides_from_scratch_are_fresh_unasked(write: Write, which: str) -> None:
+    side = "{family: bert, tokenizer: {train: bpe, vocab_size: 300}}"
+    path = write(f"model: {{encoder: {side}, decoder: {side}, random: {which}}}")
+    (line,) = findings(path)
+    assert line.startswith("random has no effect: what has a family is always fresh · r.yaml:1:")
+    for loaded in {"encoder", "decoder"} if which == "both" else {which}:
+        load_recipe(write(path.read_text().replace(f"{loaded}: {side}", f"{loaded}: a")))
 
 
 def test_c1_typo_below_a_side(write: Write) -> None:
