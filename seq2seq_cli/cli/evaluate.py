@@ -92,6 +92,7 @@ def evaluate(
         result = _generate_and_score(
             given_rows,
             names,
+            needs_loss=metrics is not None,
             model=model,
             recipe=chosen,
             generation=generation,
@@ -160,9 +161,14 @@ def _names(metrics: str | None, *, from_texts: bool) -> list[str]:
 def _recipe(path: Path | None) -> Recipe | None:
     if path is None:
         return None
-    from seq2seq_cli.recipe import load_recipe
+    from seq2seq_cli.recipe import PAIRED, load_recipe, where_of
 
-    return load_recipe(path)
+    recipe = load_recipe(path)
+    if recipe.training.objective not in PAIRED:
+        what = f"evaluate scores what is written for a source, and {recipe.training.objective} has none"
+        remedy = "the run's all_results.json has its validation loss; to score what it writes, -m and --data"
+        raise UsageError(what, where=where_of(recipe, "training.objective"), remedy=remedy)
+    return recipe
 
 
 def _rows(recipe: Recipe | None, data: str | None, fields: dict[str, str | None]) -> Sequence[Row]:
@@ -184,6 +190,7 @@ def _generate_and_score(
     rows: Sequence[Row],
     names: list[str],
     *,
+    needs_loss: bool,
     model: str | None,
     recipe: Recipe | None,
     generation: dict[str, Any],
@@ -195,7 +202,8 @@ def _generate_and_score(
     english: bool,
 ) -> dict[str, Any]:
     """The scores. Predictions go to ``destination``; without one to the model's folder, where ``keep_longer``
-    keeps a file of more rows than these."""
+    keeps a file of more rows than these. Without ``needs_loss`` a model that has none is scored all the same.
+    """
     from seq2seq_cli.cli.running import (
         make_generator,
         move,
@@ -209,6 +217,13 @@ def _generate_and_score(
 
     asked = with_preset(generation)
     bundle, options = open_model(model, recipe, given=asked)
+    asks_loss = any(name in LOSS_METRICS for name in names)
+    if asks_loss and not isinstance(bundle.model, Seq2Seq):
+        if needs_loss:
+            what = "loss and perplexity are those of an encoder-decoder, and this is none"
+            raise UsageError(what, where=bundle.reference, remedy="name other --metrics")
+        console.say(f"{bundle.reference} is no encoder-decoder: no loss, and its texts are what it writes on")
+        asks_loss = False
     move(bundle, device, dtype)
     generator = make_generator(bundle, recipe_options=options, given=asked, batch_tokens=batch_tokens)
     place = Path(bundle.reference if Path(bundle.reference).is_dir() else ".") / _PREDICTIONS
@@ -224,7 +239,7 @@ def _generate_and_score(
             write_predictions(beside, found)
         console.say(f"predictions: {place}")
     result: dict[str, Any] = scores(found, names, english=english)
-    if any(name in LOSS_METRICS for name in names) and isinstance(bundle.model, Seq2Seq):
+    if asks_loss:
         lengths = ("max_source_length", "max_target_length")
         cut = {name: getattr(recipe.data, name) for name in lengths} if recipe is not None else {}
         values = loss(bundle, rows, prefix=generator.prefix, batch_tokens=batch_tokens, **cut)

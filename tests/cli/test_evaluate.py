@@ -143,3 +143,25 @@ def test_rows_that_a_recipe_does_not_name(s2s: Run, tmp_path: Path) -> None:
     done = s2s("evaluate", "r.yaml")
     assert done.returncode == 2
     assert b"no rows to evaluate on \xc2\xb7 r.yaml \xc2\xb7 add --data FILE" in done.stderr
+
+
+def test_a_language_model_has_texts_to_score_but_no_loss(s2s: Run, stack_folder: Path, data: Path) -> None:
+    few = ("-m", stack_folder, "--data", "d.jsonl", "--max-new-tokens", "3", "-o", "q.jsonl")
+    done = s2s("evaluate", *few)
+    assert done.returncode == 0, done.stderr
+    assert "loss" not in json.loads(done.stdout)
+    assert b"is no encoder-decoder: no loss" in done.stderr
+    refused = s2s("evaluate", *few, "--overwrite", "--metrics", "bleu,loss")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"loss and perplexity are those of an encoder-decoder" in refused.stderr
+
+
+@pytest.mark.parametrize("objective", ["causal_lm", "masked_lm", "denoise"])
+def test_runs_without_sources_are_not_evaluated(s2s: Run, data: Path, objective: str) -> None:
+    sides = {"causal_lm": "decoder: gpt2", "masked_lm": "encoder: bert"}.get(objective, "encoder: bart")
+    (data / "r.yaml").write_text(
+        f"model: {{{sides}}}\ndata: {{train: d.jsonl}}\ntraining: {{objective: {objective}}}\noutput: r\n"
+    )
+    done = s2s("evaluate", "r.yaml", "--data", "d.jsonl")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert f"{objective} has none · r.yaml:3:23".encode() in done.stderr
