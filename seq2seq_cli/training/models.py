@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -42,6 +43,8 @@ def build_model(recipe: Recipe, rows: Sequence[Row]) -> Bundle:
     if objective in ("causal_lm", "masked_lm"):
         which: _Which = "decoder" if objective == "causal_lm" else "encoder"
         side = _side(section, which, _tokenizers(section, rows, only=which)[which])
+        given = {key.removeprefix(f"{which}_"): value for key, value in section.set.items()}
+        side = replace(side, settings={**given, **side.settings})
         return single_stack(side, "decoder" if objective == "causal_lm" else "masked_lm", seed=section.seed)
     unchanged = _unchanged_folder(section)
     is_single = unchanged is not None and is_single_stack(read_config(unchanged.folder))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seq2seq_cli.checkpoint.bundle import load_bundle
-from seq2seq_cli.errors import CheckpointError
+from seq2seq_cli.errors import CheckpointError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.text.training import train_tokenizer
 from seq2seq_cli.training.run import finetune
@@ -108,6 +108,26 @@ def test_a_single_stack_goes_on_from_a_checkpoint(
     assert load_bundle("runs/tiny", role=role).config["s2s"]["trained"]
     joined = {"decoder": "model.decoder=runs/tiny", "encoder": "model.encoder=runs/tiny"}[side]
     assert finetune(recipe(joined, "output=runs/pair", text=PAIR))["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("objective", "side", "name", "key"),
+    [
+        ("causal_lm", "decoder", "gpt2", "resid_pdrop"),
+        ("masked_lm", "encoder", "bert", "hidden_dropout_prob"),
+    ],
+)
+def test_settings_of_the_model_reach_a_single_stack(
+    folders: Path, recipe: Make, objective: str, side: str, name: str, key: str
+) -> None:
+    text = PAIR.replace("encoder: bert, decoder: gpt2", f"{side}: {name}").replace("train.jsonl", "text.txt")
+    for setting in (key, f"{side}_{key}"):
+        made = prepare(recipe(f"training.objective={objective}", f"model.set.{setting}=0.375", text=text))
+        assert made.bundle.config[key] == 0.375
+    other = "encoder" if side == "decoder" else "decoder"
+    for wrong in ("foo", f"{other}_{key}"):
+        with pytest.raises(UsageError, match=f"'{wrong}' is not an option of {name}"):
+            prepare(recipe(f"training.objective={objective}", f"model.set.{wrong}=0.375", text=text))
 
 
 def test_a_tokenizer_too_large_for_the_weights_is_refused(folders: Path, recipe: Make) -> None:
