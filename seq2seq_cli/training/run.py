@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ import torch
 
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.folder import verify_manifest
-from seq2seq_cli.errors import Finding, UsageError
+from seq2seq_cli.errors import DivergedError, Finding, UsageError
 from seq2seq_cli.recipe import load_recipe, require
 from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.fitting import Cut, find_cut, remembered
@@ -51,6 +52,8 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
         )
 
         def look() -> tuple[Checkpoint | None, dict[str, Any] | None]:
+            if overwrite:
+                runfolder.refuse_own_input(recipe, run)
             found = runfolder.find_checkpoint(run, resume=resume, overwrite=overwrite)
             return found, _finished(recipe, run, found)
 
@@ -252,6 +255,11 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
             console.warn(f"the last model is taken instead of the best, of step {best}: {damage[0]}")
         else:
             step = best
+    records = _last_records(run / runfolder.LOG_FILE, step)
+    if math.isnan(records.get("validation_loss", 0.0)):
+        what = f"training diverged: the validation loss of step {step} is not finite"
+        remedy = "start again with --overwrite and a lower learning_rate or a longer warm-up"
+        raise DivergedError(what, where=str(run), remedy=remedy)
     runfolder.publish(run, checkpoint_folder(run, step))
     results = {
         "steps": state.step,
@@ -261,15 +269,14 @@ def _finish(prepared: Prepared, state: RunState, run: Path) -> dict[str, Any]:
         "seconds": round(state.seconds, 3),
         "tokens_per_second": round(state.tokens_seen / max(1e-9, state.seconds), 1),
         "skipped_steps": state.skipped,
-        **_last_records(run / runfolder.LOG_FILE, step),
-    }
+    } | records
     runfolder.write_file(run / runfolder.RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     write_report(run, prepared, state)
     runfolder.point_latest(run)
     which = "best" if step == best else "last"
-    console.say(
-        f"{run} holds the {which} model, of step {step}. Try: echo 'a line of text' | s2s generate -m {run}"
-    )
+    writes = prepared.recipe.training.objective != "masked_lm"
+    hint = f". Try: echo 'a line of text' | s2s generate -m {shlex.quote(str(run))}" if writes else ""
+    console.say(f"{run} holds the {which} model, of step {step}{hint}")
     return results
 
 
@@ -288,5 +295,6 @@ def _last_records(log: Path, step: int) -> dict[str, Any]:
         if "loss" in record:
             found["train_loss"] = record["loss"]
         elif "evaluation" in record and record["step"] == step:
-            found |= {f"validation_{name}": value for name, value in record["evaluation"].items()}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+            evaluation = {"loss": math.nan, **record["evaluation"]}  # the log has finite numbers alone
+            found |= {f"validation_{name}": value for name, value in evaluation.items()}
+    return found

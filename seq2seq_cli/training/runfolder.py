@@ -15,7 +15,9 @@ from typing import Any
 from seq2seq_cli import console
 from seq2seq_cli.checkpoint.bundle import ADAPTER
 from seq2seq_cli.checkpoint.files import checkpoints
+from seq2seq_cli.checkpoint.folder import MANIFEST
 from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
+from seq2seq_cli.recipe import Recipe, where_of
 from seq2seq_cli.training.state import Checkpoint, model_files, read_checkpoint
 from seq2seq_cli.training.steps import ORDER
 
@@ -89,6 +91,7 @@ def find_checkpoint(run: Path, *, resume: str, overwrite: bool) -> Checkpoint | 
         return None
     inside = [path for path in run.iterdir() if path.name != LOCK_FILE]
     is_run = any(path.name == LOG_FILE for path in inside)
+    is_run = is_run or any((folder / MANIFEST).is_file() for _, folder in checkpoints(run))
     if inside and (resume == "never" or not is_run):
         what = "the run's folder is not empty" if is_run else "the folder is not empty and holds no run"
         raise UsageError(what, where=str(run), remedy="name another --output, or replace it with --overwrite")
@@ -125,6 +128,21 @@ def _explicit(run: Path, folder: Path, *, overwrite: bool) -> Checkpoint:
             remedy="take --resume auto, or replace them with --overwrite",
         )
     return found
+
+
+def refuse_own_input(recipe: Recipe, run: Path) -> None:
+    """UsageError where ``clear`` would take away what the recipe starts from or reads."""
+    sections = {"model": recipe.model, "data": recipe.data}
+    named = {name: section.model_dump(exclude_defaults=True) for name, section in sections.items()}
+    goes = {path.resolve() for pattern in _OWN_FILES for path in run.glob(pattern)}
+    findings = []
+    for key, value in _flat(named):
+        path = Path(value).resolve() if isinstance(value, (str, Path)) else None
+        if path is not None and (path == run.resolve() or goes & {path, *path.parents}):
+            what = f"{key} lies in the folder that --overwrite empties"
+            findings.append(Finding(f"{what}: {value}", where_of(recipe, key), "name another --output"))
+    if findings:
+        raise UsageError(findings=findings)
 
 
 def clear(run: Path, *, keep_until: int | None = None) -> None:

@@ -54,7 +54,7 @@ def evaluate(
         trainer.module.train()
     if trainer.training.objective in PAIRED:
         values |= _scores(trainer, samples, predictions)
-    return values, _told(samples, predictions, say=say)
+    return values, _told(samples, predictions, say=say, reads=isinstance(model, Seq2Seq))
 
 
 def judge(state: RunState, value: float, training: TrainingSection) -> bool:
@@ -140,11 +140,12 @@ def _scores(trainer: Trainer, samples: Sequence[Sample], predictions: Sequence[s
 
 
 def _told(
-    samples: Sequence[Sample], predictions: Sequence[str], *, say: Callable[[str], None]
+    samples: Sequence[Sample], predictions: Sequence[str], *, say: Callable[[str], None], reads: bool
 ) -> list[dict[str, str]]:
-    """The first few samples as they are shown and stored; a warning when all outputs are one."""
+    """The first few samples as they are shown and stored; a warning when all outputs of a model that reads
+    sources are one."""
     sources = {each.source for each in samples}
-    if len(sources) > 1 and len(set(predictions)) == 1:
+    if reads and len(sources) > 1 and len(set(predictions)) == 1:
         console.warn(
             f"the output is the same for all {len(samples)} validation samples ({_short(predictions[0])!r}): "
             "the decoder does not listen to the source yet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from seq2seq_cli.training import runfolder
 from seq2seq_cli.training.progress import append_log, cut_log
 from seq2seq_cli.training.run import finetune
 from seq2seq_cli.training.state import remove_old
+from tests.training.helpers import RECIPE
 
 RUN = Path("runs/tiny")
 
@@ -57,6 +59,51 @@ def test_a_folder_that_is_no_run_is_left_alone(recipe) -> None:  # type: ignore[
         finetune(recipe("training.max_steps=1"))
     finetune(recipe("training.max_steps=1"), overwrite=True)
     assert (RUN / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.encoder=runs/tiny",
+        "model.encoder={checkpoint: runs/latest}",
+        "model.encoder=runs/tiny/checkpoint-2",
+        "model.encoder.tokenizer=runs/tiny",
+        "data.validation=runs/tiny/generated_predictions.jsonl",
+    ],
+)
+def test_a_run_that_is_read_is_not_overwritten(
+    trained: Recipe, recipe: Callable[..., Recipe], workplace: Path, change: str
+) -> None:
+    (RUN / "generated_predictions.jsonl").write_bytes((workplace / "dev.jsonl").read_bytes())
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    key = change.partition("=")[0]
+    alone = "data: {train: train.jsonl}\noutput: runs/tiny\n"
+    text = alone if key == "model.encoder" else RECIPE
+    with pytest.raises(UsageError) as caught:
+        finetune(recipe(change, text=text), overwrite=True)
+    (finding,) = caught.value.findings
+    assert finding.what.startswith(f"{key}")
+    assert "lies in the folder that --overwrite empties" in finding.what
+    assert finding.remedy == "name another --output"
+    assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
+
+
+def test_what_lies_beside_the_files_of_a_run_may_be_read(
+    trained: Recipe, recipe: Callable[..., Recipe], workplace: Path
+) -> None:
+    (workplace / "train.jsonl").replace(RUN / "mine.jsonl")
+    finetune(recipe("training.max_steps=1", f"data.train={RUN / 'mine.jsonl'}"), overwrite=True)
+
+
+def test_checkpoints_are_a_run_without_its_log(trained: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    (RUN / "train_log.jsonl").unlink()
+    shutil.rmtree(RUN / "checkpoint-3")
+    finetune(trained)
+    assert "going on after step 2" in capsys.readouterr().err
+    shutil.rmtree(RUN)
+    (RUN / "checkpoint-2").mkdir(parents=True)  # another program's
+    with pytest.raises(UsageError, match="holds no run"):
+        finetune(trained)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from seq2seq_cli.errors import DivergedError, StoppedError
 from seq2seq_cli.model import EncoderDecoder
 from seq2seq_cli.recipe import Recipe
+from seq2seq_cli.training import validation
 from seq2seq_cli.training.diverged import divergence
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.run import finetune
@@ -179,6 +180,18 @@ def test_r17_a_skipped_step_changes_no_weight_and_resuming_is_exact(
     assert results["skipped_steps"] == 2
     again = Path("runs/again")
     assert (sums(again / "checkpoint-6"), learnt(again)) == whole
+
+
+def test_r17_a_model_without_numbers_is_no_result(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(validation, "_loss", lambda trainer: float("nan"))
+    for _ in range(2):  # nor is it one when the same command is run again
+        with pytest.raises(DivergedError, match="the validation loss of step 6 is not finite"):
+            finetune(recipe(*NAN))
+        assert not (RUN / "model.safetensors").exists()
+        assert not (RUN / "all_results.json").exists()
+    assert "holds the" not in capsys.readouterr().err
 
 
 def test_r17_the_weights_of_a_skipped_step_stay(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
