@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seq2seq_cli import console
-from seq2seq_cli.cli.options import AsJson, Overrides, Overwrite, RecipeFile, Seed, new_app
+from seq2seq_cli.cli.options import AsJson, Overrides, Overwrite, RecipeFile, Seed, folder_name, new_app
 from seq2seq_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ def combine(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write; default: ENCODER2DECODER."),
+        typer.Option(
+            *("-o", "--output"),
+            metavar="FOLDER",
+            help="Folder to write; default: ENCODER2DECODER.",
+            parser=folder_name,
+        ),
     ] = None,
     settings: Overrides = None,
     random_encoder: Annotated[

@@ -25,8 +25,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value; may be given again."),
 ]
+
+
+def folder_name(text: str) -> Path:
+    """The folder called ``text``. "", as of a variable of the shell that is not set, is none: as a path it
+    would be the current folder."""
+    if not text:
+        raise typer.BadParameter("the name is empty")
+    return Path(text)
+
+
 OutputFolder = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write.")
+    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write.", parser=folder_name)
 ]
 OutputFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; - is stdout.")

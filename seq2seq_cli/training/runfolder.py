@@ -168,7 +168,7 @@ def refuse_differences(
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if len(changed) > 1:  # what follows from the others says nothing of its own
         changed = [key for key in changed if key != ORDER]
-    findings = [Finding(_difference(key, before.get(key), now.get(key))) for key in changed]
+    findings = [Finding(_difference(key, before.get(key), now.get(key)), remedy=_way(key)) for key in changed]
     if findings:
         raise UsageError(findings=[*findings, Finding(what, str(where), remedy)])
 
@@ -188,6 +188,13 @@ def _difference(key: str, then: Any, now: Any) -> str:
         why = ": texts, tokenizer, lengths or window changed" if "tokens" in of else ""
         return f"{name}: no longer the same{why}"
     return f"{key}: {_shown(then)} then, {_shown(now)} now"
+
+
+def _way(key: str) -> str:
+    """How a difference is set back, where it is no key of the recipe."""
+    if not key.startswith("batches a step"):
+        return ""
+    return "change the number of processes, or training.gradient_accumulation_steps against it"
 
 
 def _shown(value: Any) -> str:

@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, *, processes: int = 1, checkpoint: Checkpoint | None
     reached = _reached(bundle, train)
     parts = split_parts(model, training, fresh=fresh, freeze=recipe.model.freeze, reached=reached, base=base)
     if all(part.frozen for part in parts.parts):
-        where = where_of(recipe, "model.freeze")
+        where = where_of(recipe, "model.freeze" if recipe.model.freeze else "training.groups")
         raise UsageError("every part of the model is frozen: nothing would be learnt", where=where)
     if parts.left_out:
         console.say(f"left out, because no gradient reaches them: {', '.join(parts.left_out)}", level=1)

@@ -52,3 +52,28 @@ def test_a_dry_run_takes_no_flags_of_a_run(s2s: Run, tmp_path: Path, flags: tupl
     refused = s2s("finetune", "recipe.yaml", "--dry-run", *flags)
     assert refused.returncode == 2, refused.stderr
     assert f"{' '.join(flags)} has no effect on --dry-run".encode() in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("finetune", "recipe.yaml"), ("combine", "bert")])
+def test_an_output_without_a_name_is_not_the_current_folder(
+    s2s: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    write_data(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    before = sorted(tmp_path.iterdir())
+    refused = s2s(*command, "--overwrite", "-o", "")
+    assert refused.returncode == 2, refused.stderr
+    assert b"the name is empty" in refused.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_of_other_processes_says_what_goes_on(s2s: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    two = ("--set", "training.gradient_accumulation_steps=2")
+    # as of two processes: what counts is how many batches a step has
+    assert s2s("finetune", "recipe.yaml", *two, "--set", "training.max_minutes=0.00001").returncode == 0
+    refused = s2s("finetune", "recipe.yaml", "--set", "training.max_minutes=9")
+    assert refused.returncode == 2
+    assert b"2 then, 1 now" in refused.stderr
+    assert b"gradient_accumulation_steps" in refused.stderr
