@@ -83,7 +83,7 @@ def _outcome(error: BaseException, arguments: Sequence[str]) -> tuple[int, Seque
 
         return 2, [cli.usage_finding(error, arguments)]
     if is_out_of_memory(error):
-        remedy = "use smaller batches (--batch-tokens, tokens_per_batch) or a smaller model"
+        remedy = "use smaller batches (a recipe's tokens_per_batch, else --batch-tokens), or a smaller model"
         return 6, [Finding(f"not enough memory: {_brief(error)}", "", remedy)]
     if isinstance(error, OSError) and error.errno in _FULL | _FORBIDDEN | _WRONG_PATH:
         return _file_error(error)

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from seq2seq_cli.data.batch import Batch
+from seq2seq_cli.errors import is_out_of_memory
 from seq2seq_cli.model.losses import IGNORED, summed_loss
 from seq2seq_cli.training.machine import held
 from seq2seq_cli.training.module import tensors_of
@@ -85,18 +86,17 @@ class Estimate:
 
 
 def estimate(stepper: Stepper, rows: Sequence[int]) -> Estimate:
-    """The memory of learning from the training rows ``rows``, from steps on an eighth and a quarter of them.
+    """The memory of learning from the training rows ``rows``, from steps on an eighth and a quarter of them,
+    or on fewer where these do not fit.
 
     The model is changed by it. What the steps make is counted tensor by tensor; what the libraries take for
     themselves is not seen, but is in ``program`` once they have warmed up.
     """
     batch = stepper.prepared.collate(rows, 0)
     few = max(1, len(rows) // 8)
-    more = min(len(rows), max(2, len(rows) // 4))
-    _fill_buffers(stepper, batch)
-    _step(stepper, _part(batch, few))  # the optimizer makes its state, and libraries warm up
-    low = _step(stepper, _part(batch, few))
-    high = _step(stepper, _part(batch, more)) if more > few else low
+    while (measured := _measure(stepper, batch, few)) is None:
+        few //= 2
+    low, high, more = measured
     by_row = tuple(max(0.0, (h - l) / max(1, more - few)) for l, h in zip(low, high, strict=True))  # noqa: E741
     model = stepper.prepared.bundle.model
     trained = [p for part in stepper.parts.parts if not part.frozen for _, p in part.parameters]
@@ -116,6 +116,23 @@ def estimate(stepper: Stepper, rows: Sequence[int]) -> Estimate:
         scattered=_SCATTERED if stepper.accelerator.device.type == "cpu" else 1.0,
     )
     return replace(found, program=max(0.0, held() - found.lasting))
+
+
+def _measure(
+    stepper: Stepper, batch: Batch, few: int
+) -> tuple[tuple[float, ...], tuple[float, ...], int] | None:
+    """The most bytes in each phase with the first ``few`` rows and with twice as many, and how many these
+    were; None where they do not fit, but fewer may."""
+    more = min(len(batch.rows), 2 * few)
+    try:
+        _fill_buffers(stepper, batch)
+        _step(stepper, _part(batch, few))  # the optimizer makes its state, and libraries warm up
+        low = _step(stepper, _part(batch, few))
+        return low, _step(stepper, _part(batch, more)) if more > few else low, more
+    except (RuntimeError, MemoryError) as error:
+        if few == 1 or not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _unit(model: torch.nn.Module) -> float:

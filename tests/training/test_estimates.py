@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from seq2seq_cli import cli
+from seq2seq_cli.data.batch import Batch
 from seq2seq_cli.errors import ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import dry_run as dry
-from seq2seq_cli.training import machine
+from seq2seq_cli.training import machine, memory
 from seq2seq_cli.training.loop import Trainer
 from seq2seq_cli.training.machine import room
 from seq2seq_cli.training.memory import Estimate, _Meter, _part, _step, estimate
@@ -49,6 +50,30 @@ def test_the_meter_counts_what_lives_at_one_time() -> None:
 def foretold(trainer, rows: list[int]) -> Estimate:  # type: ignore[no-untyped-def]
     """The estimate, of the tensors alone."""
     return replace(estimate(trainer, rows), scattered=1.0)
+
+
+@pytest.mark.parametrize("fit", [2, 0])
+def test_fewer_rows_are_tried_where_an_eighth_of_them_does_not_fit(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, fit: int
+) -> None:
+    rows, tried = list(range(40)), list[int]()
+    expected = estimate(trainer_of(recipe(*ROWS)), rows)
+
+    def step(trainer: Trainer, batch: Batch) -> tuple[float, ...]:
+        tried.append(len(batch.rows))
+        if len(batch.rows) > fit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return _step(trainer, batch)
+
+    monkeypatch.setattr(memory, "_step", step)
+    trainer = trainer_of(recipe(*ROWS))
+    if fit:
+        assert estimate(trainer, rows).step(40) == pytest.approx(expected.step(40), rel=0.1)
+        assert tried == [5, 2, 2, 4, 1, 1, 2]
+    else:
+        with pytest.raises(RuntimeError, match="allocate"):
+            estimate(trainer, rows)
+        assert tried == [5, 2, 1]
 
 
 def whole(trainer, rows: list[int]) -> float:  # type: ignore[no-untyped-def]
