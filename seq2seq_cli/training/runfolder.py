@@ -234,12 +234,13 @@ def publish(run: Path, checkpoint: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A second name for the same data where the file system can, else a copy: weights are never changed
-    in place, and a checkpoint that is deleted later leaves the other name intact."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    """A copy; of weights, which nobody changes in place, a second name for the same data where the file
+    system can. A checkpoint that is deleted later leaves the other name intact."""
+    if source.suffix == ".safetensors":
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
 
 
 def point_latest(run: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from seq2seq_cli.__main__ import main
 from seq2seq_cli.checkpoint.files import checkpoints
+from seq2seq_cli.checkpoint.folder import verify_manifest
 from seq2seq_cli.errors import CheckpointError, ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe
 from seq2seq_cli.training import runfolder
@@ -93,6 +94,15 @@ def test_what_lies_beside_the_files_of_a_run_may_be_read(
 ) -> None:
     (workplace / "train.jsonl").replace(RUN / "mine.jsonl")
     finetune(recipe("training.max_steps=1", f"data.train={RUN / 'mine.jsonl'}"), overwrite=True)
+
+
+def test_what_is_edited_in_the_result_leaves_its_checkpoint_whole(trained: Recipe) -> None:
+    for path in RUN.iterdir():
+        if path.suffix in (".json", ".md"):
+            with path.open("a") as file:
+                file.write(" ")
+    assert verify_manifest(RUN / "checkpoint-3") == []
+    assert (RUN / "model.safetensors").samefile(RUN / "checkpoint-3/model.safetensors"), "once on the disk"
 
 
 def test_checkpoints_are_a_run_without_its_log(trained: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
