@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,8 @@ _OWN_FILES = (
     *("vocab.json", "merges.txt", "vocab.txt", REPORT_FILE, "tensorboard", "wandb"),
     *("checkpoint-*", ".checkpoint-*.stage-*", ".checkpoint-*.replaced", ".final.stage-*"),
 )
+#: keys of a recipe that may name a folder or a file
+_READ = re.compile(r"checkpoint$|tokenizer|^data\.(train|validation|test)")
 
 
 @contextmanager
@@ -137,7 +140,7 @@ def refuse_own_input(recipe: Recipe, run: Path) -> None:
     goes = {path.resolve() for pattern in _OWN_FILES for path in run.glob(pattern)}
     findings = []
     for key, value in _flat(named):
-        path = Path(value).resolve() if isinstance(value, (str, Path)) else None
+        path = Path(value).resolve() if _READ.search(key) and isinstance(value, (str, Path)) else None
         if path is not None and (path == run.resolve() or goes & {path, *path.parents}):
             what = f"{key} lies in the folder that --overwrite empties"
             findings.append(Finding(f"{what}: {value}", where_of(recipe, key), "name another --output"))

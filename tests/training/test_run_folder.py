@@ -92,6 +92,7 @@ def test_a_run_that_is_read_is_not_overwritten(
 def test_what_lies_beside_the_files_of_a_run_may_be_read(
     trained: Recipe, recipe: Callable[..., Recipe], workplace: Path
 ) -> None:
+    runfolder.refuse_own_input(recipe(), Path("bert"))  # the name of a family, not of a folder
     (workplace / "train.jsonl").replace(RUN / "mine.jsonl")
     finetune(recipe("training.max_steps=1", f"data.train={RUN / 'mine.jsonl'}"), overwrite=True)
 
