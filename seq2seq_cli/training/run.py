@@ -70,10 +70,9 @@ def finetune(recipe: Recipe, *, resume: str = "auto", overwrite: bool = False) -
         _announce(trainer, checkpoint)
         stop.at_once = False
         trainer.run()
-        results: dict[str, Any] = {}
+        finish = partial(_finish, prepared, trainer.state, run) if accelerator.is_main_process else dict
         with trainer.group.watching(), trainer.group.patiently():
-            if accelerator.is_main_process:
-                results = _finish(prepared, trainer.state, run)
+            results: dict[str, Any] = trainer.group.together(finish)
         accelerator.end_training()
         return results
 

@@ -199,3 +199,14 @@ def test_wrong_recipe_is_said_without_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert "training.seed" in done.stderr or "'seed'" in done.stderr
+
+
+def test_r17_processes_end_together_where_the_result_has_no_numbers(tmp_path: Path) -> None:
+    place(tmp_path)
+    broken = ("training.learning_rate=1e30", "training.max_grad_norm=0", "training.skip_nan=50")
+    changes = (*broken, "training.max_steps=3", "training.eval_samples=0")
+    code, said = run(tmp_path, "--num-processes", "2", changes=changes)
+    assert code == 7, said
+    assert said.count("training diverged: the validation loss of step 3 is not finite") == 1
+    assert "lost touch" not in said
+    assert not (tmp_path / "runs/tiny/model.safetensors").exists()
