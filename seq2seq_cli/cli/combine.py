@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seq2seq_cli import console
-from seq2seq_cli.cli.options import AsJson, Overrides, Overwrite, RecipeFile, Seed, folder_name, new_app
+from seq2seq_cli.cli.options import AsJson, Overrides, Overwrite, RecipeFile, Seed, new_app, output_folder
 from seq2seq_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,15 +24,7 @@ def combine(
     decoder: Annotated[
         str | None, typer.Argument(help="Checkpoint that writes the target; default: ENCODER again.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            *("-o", "--output"),
-            metavar="FOLDER",
-            help="Folder to write; default: ENCODER2DECODER.",
-            parser=folder_name,
-        ),
-    ] = None,
+    output: Annotated[Path | None, output_folder("Folder to write; default: ENCODER2DECODER.")] = None,
     settings: Overrides = None,
     random_encoder: Annotated[
         bool, typer.Option("--random-encoder", help="The encoder's architecture with fresh weights.")

@@ -27,7 +27,7 @@ Overrides = Annotated[
 ]
 
 
-def folder_name(text: str) -> Path:
+def _folder_name(text: str) -> Path:
     """The folder called ``text``. "", as of a variable of the shell that is not set, is none: as a path it
     would be the current folder."""
     if not text:
@@ -35,9 +35,12 @@ def folder_name(text: str) -> Path:
     return Path(text)
 
 
-OutputFolder = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write.", parser=folder_name)
-]
+def output_folder(help: str) -> Any:
+    """-o, which names a folder."""
+    return typer.Option("-o", "--output", metavar="FOLDER", help=help, parser=_folder_name)
+
+
+OutputFolder = Annotated[Path | None, output_folder("Folder to write.")]
 OutputFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; - is stdout.")
 ]

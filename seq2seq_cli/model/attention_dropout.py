@@ -31,11 +31,11 @@ def attend_dropping(
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
     keep, share = kept((*query.shape[:3], keys.shape[2]), rate)
-    mixed: Tensor = _Dropping.apply(query, keys, values, mask, keep, share, scale)  # type: ignore[no-untyped-call]
+    mixed: Tensor = _Attending.apply(query, keys, values, mask, keep, share, scale)  # type: ignore[no-untyped-call]
     return mixed
 
 
-class _Dropping(torch.autograd.Function):
+class _Attending(torch.autograd.Function):
     """Attention over the weights that ``keep`` is 1 for, divided by ``share``."""
 
     @staticmethod

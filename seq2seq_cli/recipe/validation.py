@@ -168,35 +168,39 @@ def _real_path(loc: Iterable[str | int], raw: Any) -> Path:
     return tuple(path)
 
 
-_LAUNCHER = "tell Accelerate's launch file, as those in configs/accelerate do"
-#: what other programs for training call a key of ours that no spelling leads to, or where else it is said
-_ELSEWHERE = {
-    "adam_betas": "write adam_beta1 and adam_beta2",
+#: what other programs for training call a key of ours that no spelling leads to
+_OTHER_NAMES = {
     "batch_size": "per_device_train_batch_size",
     "bf16": "mixed_precision",
-    "deepspeed": _LAUNCHER,
     "epochs": "num_train_epochs",
     "eval_strategy": "eval_steps",
     "evaluation_strategy": "eval_steps",
     "fp16": "mixed_precision",
+    "lr": "learning_rate",
+    "patience": "early_stopping_patience",
+    "save_strategy": "save_steps",
+}
+_LAUNCHER = "tell Accelerate's launch file, as those in configs/accelerate do"
+#: keys of theirs for what is said otherwise here
+_SAID_ELSEWHERE = {
+    "adam_betas": "write adam_beta1 and adam_beta2",
+    "deepspeed": _LAUNCHER,
     "fsdp": _LAUNCHER,
     "generation_max_length": "write max_new_tokens in the section generation:",
     "generation_num_beams": "write num_beams in the section generation:",
     "group_by_length": "remove it: batches by tokens_per_batch, the default, have rows of like length",
-    "lr": "learning_rate",
     "output_dir": "write output: at the top of the recipe",
     "overwrite_output_dir": "call s2s finetune with --overwrite",
-    "patience": "early_stopping_patience",
     "resume_from_checkpoint": "call s2s finetune with --resume",
-    "save_strategy": "save_steps",
 }
 
 
 def _nearest_key(key: str, above: Path, model: type[BaseModel]) -> str:
     known = _keys_at(above, model)
-    other = _ELSEWHERE.get(key, "")
-    if other in known or " " in other:
-        return other if " " in other else f"did you mean {other!r}?"
+    if key in _SAID_ELSEWHERE:
+        return _SAID_ELSEWHERE[key]
+    if _OTHER_NAMES.get(key) in known:
+        return f"did you mean {_OTHER_NAMES[key]!r}?"
     remedy = nearest(key, known)
     if remedy.startswith("known") and model is RecipeFile:
         for section, field in RecipeFile.model_fields.items():

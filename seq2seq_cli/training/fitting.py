@@ -18,6 +18,7 @@ from seq2seq_cli.data.batches import plan_validation
 from seq2seq_cli.errors import ResourceError, is_out_of_memory
 from seq2seq_cli.training.machine import address_space, free_addresses, limits
 from seq2seq_cli.training.module import TrainingModule, tensors_of
+from seq2seq_cli.training.steps import BATCHES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -81,7 +82,7 @@ class Cut:
 
 def remembered(recipe: Recipe, identity: Mapping[str, Any], *, processes: int) -> Recipe:
     """The recipe with the batches that an earlier start of the run found, and its checkpoint tells."""
-    batches = identity.get("batches a step (accumulation × processes)", processes)
+    batches = identity.get(BATCHES, processes)
     cut = Cut(
         tokens=identity.get("training.tokens_per_batch"),
         rows=identity.get("training.per_device_train_batch_size"),

@@ -20,7 +20,7 @@ from seq2seq_cli.checkpoint.folder import MANIFEST
 from seq2seq_cli.errors import CheckpointError, Finding, ResourceError, UsageError
 from seq2seq_cli.recipe import Recipe, where_of
 from seq2seq_cli.training.state import Checkpoint, model_files, read_checkpoint
-from seq2seq_cli.training.steps import ORDER
+from seq2seq_cli.training.steps import BATCHES, ORDER
 
 RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "all_results.json"
@@ -195,7 +195,7 @@ def _difference(key: str, then: Any, now: Any) -> str:
 
 def _way(key: str) -> str:
     """How a difference is set back, where it is no key of the recipe."""
-    if not key.startswith("batches a step"):
+    if key != BATCHES:
         return ""
     return "change the number of processes, or training.gradient_accumulation_steps against it"
 

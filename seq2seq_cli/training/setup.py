@@ -28,7 +28,7 @@ from seq2seq_cli.training.models import build_model, check_scratch
 from seq2seq_cli.training.module import TrainingModule, reached_parameters, tensors_of
 from seq2seq_cli.training.optimizer import Parts, check_optimizer, split_parts
 from seq2seq_cli.training.samples import Sample, choose_samples, sample_decoding
-from seq2seq_cli.training.steps import ORDER, StepPlan
+from seq2seq_cli.training.steps import BATCHES, ORDER, StepPlan
 from seq2seq_cli.training.trackers import require_trackers
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _identity(recipe: Recipe, train: Dataset, validation: Dataset | None, plan: 
                 values[f"{name}.{key}"] = value
     return {
         **values,
-        "batches a step (accumulation × processes)": plan.batches_per_step,
+        BATCHES: plan.batches_per_step,
         "training rows (sha256 of their tokens)": train.content_hash,
         "validation rows (sha256 of their tokens)": validation.content_hash if validation else None,
         ORDER: plan.fingerprint(0),

@@ -7,7 +7,8 @@ import json
 import math
 from collections.abc import Callable
 
-#: under which a run remembers the fingerprint of its plan
+#: under which a run remembers how many batches a step has, in all processes, and the fingerprint of its plan
+BATCHES = "batches a step (accumulation × processes)"
 ORDER = "order of the first epoch (sha256)"
 #: Batches of row numbers of one epoch.
 Batches = list[list[int]]

@@ -95,7 +95,7 @@ def test_attention_in_pieces_is_the_formula(name: str, piece: int, monkeypatch: 
 
     def ours(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         heads = (split(query), split(keys), split(values))
-        mixed: Tensor = attention_dropout._Dropping.apply(*heads, mask, keep, SHARE, 0.3)  # type: ignore[no-untyped-call]
+        mixed: Tensor = attention_dropout._Attending.apply(*heads, mask, keep, SHARE, 0.3)  # type: ignore[no-untyped-call]
         return mixed
 
     scores = split(sides[0]) @ split(sides[1]).transpose(-1, -2) * 0.3

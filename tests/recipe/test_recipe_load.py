@@ -13,7 +13,7 @@ import pytest
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.recipe import TrainTokenizer, json_schema, load_recipe, require, where_of
 from seq2seq_cli.recipe.sections import TrainingSection
-from seq2seq_cli.recipe.validation import _ELSEWHERE
+from seq2seq_cli.recipe.validation import _OTHER_NAMES, _SAID_ELSEWHERE
 
 Write = Callable[[str | bytes], Path]
 
@@ -126,12 +126,15 @@ def test_c1_typo_names_the_nearest_key(write: Write, good: str) -> None:
 
 
 def test_names_of_other_programs_lead_to_ours(write: Write) -> None:
-    named = {**_ELSEWHERE, "warmup_ratio": "warmup_steps", "optimizer": "optim"}
-    path = write(f"model: {{encoder: a}}\ntraining: {{{', '.join(f'{key}: 1' for key in named)}}}")
+    named = {**_OTHER_NAMES, "warmup_ratio": "warmup_steps", "optimizer": "optim"}
+    assert named["lr"] == "learning_rate"
+    keys = ", ".join(f"{key}: 1" for key in [*named, *_SAID_ELSEWHERE])
+    path = write(f"model: {{encoder: a}}\ntraining: {{{keys}}}")
     assert [line.split(" · ", 2)[2] for line in findings(path)] == [
-        said if " " in said else f"did you mean {said!r}?" for said in named.values()
+        *(f"did you mean {ours!r}?" for ours in named.values()),
+        *_SAID_ELSEWHERE.values(),
     ]
-    assert {said for said in named.values() if " " not in said} <= set(TrainingSection.model_fields)
+    assert set(named.values()) <= set(TrainingSection.model_fields)
 
 
 def test_c1_a_key_that_was_written_is_checked_beside_one_that_it_may_mean(write: Write) -> None:
