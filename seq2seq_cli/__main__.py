@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
@@ -18,6 +19,25 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 _WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST}
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def program() -> NoReturn:
+    """What ``s2s`` and ``python -m seq2seq_cli`` run: ``main``, then the end of the process.
+
+    One of several processes does not take its interpreter down. A thread of torch's gloo backend (2.13) may
+    still want the lock to let go of a tensor; that ends it inside C++, and the process with it, by SIGABRT.
+    """
+    code = 1
+
+    def leave() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+    if "RANK" in os.environ:
+        atexit.register(leave)  # the first that is registered is the last that is called
+    code = main()
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,4 +180,4 @@ def _fill(number: int, mode: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

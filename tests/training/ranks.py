@@ -73,8 +73,5 @@ JOBS: dict[str, Callable[[Path], None]] = {"gradient": gradient, "sharded": shar
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    try:
-        JOBS[sys.argv[1]](Path(sys.argv[2]))
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    JOBS[sys.argv[1]](Path(sys.argv[2]))
+    os._exit(0)  # see seq2seq_cli.__main__.program

@@ -30,8 +30,43 @@ import os, sys
 faults = {faults!r}
 if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
     os.environ["S2S_FAIL"] = faults.get(int(os.environ["RANK"]), "")
-from seq2seq_cli.__main__ import main
-sys.exit(main())
+from seq2seq_cli.__main__ import program
+program()
+"""
+#: the program, with a main that leaves a sum under way: when the interpreter begins its slow end,
+#: a thread of the backend waits for its lock, to let go of the tensor
+LEAVING = """
+import atexit, os, sys, time
+import torch
+from torch import distributed
+from seq2seq_cli import __main__ as entry
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)
+
+def compute(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+def main():
+    rank = int(os.environ["RANK"])
+    store = distributed.FileStore("meeting", 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    distributed.barrier()
+    time.sleep(rank)
+    value = torch.ones(1)
+    distributed.all_reduce(value, async_op=True)
+    sys.modules["held"] = value, distributed.group.WORLD, Slow()
+    sys.setswitchinterval(60)
+    atexit.register(lambda: print("called at the end"))
+    atexit.register(compute, 2)
+    print("written")
+    return 6
+
+entry.main = main
+entry.program()
 """
 
 
@@ -216,3 +251,22 @@ def test_a_disk_that_is_full_is_not_a_lost_process(tmp_path: Path) -> None:
     assert ended.returncode == 6, ended.stderr
     assert "lost touch" not in ended.stderr
     assert ended.stderr.count("cannot write") == 1, ended.stderr
+
+
+def test_a_process_that_ends_while_its_group_still_works_has_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(LEAVING)
+    both = [
+        subprocess.Popen(
+            [sys.executable, "program.py"],
+            cwd=tmp_path,
+            env=environment(RANK=rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    for process in both:
+        written, said = process.communicate(timeout=60)
+        assert process.returncode == 6, said
+        assert written == "written\ncalled at the end\n"
