@@ -14,6 +14,7 @@ from seq2seq_cli.recipe.load import (
     require,
     where_of,
 )
+from seq2seq_cli.recipe.problems import changed
 from seq2seq_cli.recipe.sections import (
     PAIRED,
     DataSection,
@@ -42,6 +43,7 @@ __all__ = [
     "TrainTokenizer",
     "TrainingSection",
     "Turns",
+    "changed",
     "generation_section",
     "json_schema",
     "load",

@@ -17,7 +17,7 @@ from seq2seq_cli.data.dataset import PairDataset
 from seq2seq_cli.errors import UsageError
 from seq2seq_cli.model import EncoderDecoder, Stack
 from seq2seq_cli.model.attention import Attention
-from seq2seq_cli.recipe import Recipe, where_of
+from seq2seq_cli.recipe import Recipe, changed, where_of
 from seq2seq_cli.training.optimizer import Parts
 
 if TYPE_CHECKING:
@@ -93,11 +93,15 @@ def encoder_cache(
 
 def keeps_states(recipe: Recipe, model: nn.Module, rows: object, parts: Parts) -> bool:
     """Whether a cache changes nothing but the time, and was not declined: the encoder neither learns nor has
-    dropout, and ``training.encoder_cache_mb`` is enough. UsageError where the recipe asks for one in vain."""
+    dropout, and ``training.encoder_cache_mb`` is enough. UsageError where the recipe asks for one, or says
+    how large it may be, in vain."""
     asked, most = recipe.training.cache_encoder_states, recipe.training.encoder_cache_mb
     if asked is False:
         return False
     reason, remedy = _obstacle(model, rows, parts)
+    if reason and "encoder_cache_mb" in changed(recipe.training):
+        where = where_of(recipe, "training.encoder_cache_mb")
+        raise UsageError(f"encoder_cache_mb has no effect: {reason}", where=where, remedy=remedy)
     megabytes = 0.0
     if not reason and isinstance(model, EncoderDecoder) and isinstance(rows, PairDataset):
         megabytes = 4e-6 * int(rows.lengths[:, 0].sum()) * model.encoder.config.hidden_size

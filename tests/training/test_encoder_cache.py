@@ -91,6 +91,8 @@ def test_where_states_change_they_are_not_kept(recipe: Make, changes: list[str],
     assert not prepare(recipe(*base)).keeps_states
     with pytest.raises(UsageError, match=f"cache_encoder_states: {says}"):
         prepare(recipe(*base, "training.cache_encoder_states=true"))
+    with pytest.raises(UsageError, match=f"encoder_cache_mb has no effect: {says}"):
+        prepare(recipe(*base, "training.encoder_cache_mb=9"))
 
 
 def test_more_states_than_the_limit_are_not_kept(recipe: Make) -> None:
