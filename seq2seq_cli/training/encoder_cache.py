@@ -88,7 +88,13 @@ def encoder_cache(
         or not isinstance(rows, PairDataset)
     ):
         return None
+    size = _megabytes(model.encoder, rows)
+    console.say(f"the encoder stands still: its states are kept once known ({size:,.1f} MB)")
     return EncoderCache(model.encoder, rows, autocast=autocast)
+
+
+def _megabytes(encoder: Stack, rows: PairDataset) -> float:
+    return 4e-6 * int(rows.lengths[:, 0].sum()) * encoder.config.hidden_size
 
 
 def keeps_states(recipe: Recipe, model: nn.Module, rows: object, parts: Parts) -> bool:
@@ -102,19 +108,16 @@ def keeps_states(recipe: Recipe, model: nn.Module, rows: object, parts: Parts) -
     if reason and "encoder_cache_mb" in changed(recipe.training):
         where = where_of(recipe, "training.encoder_cache_mb")
         raise UsageError(f"encoder_cache_mb has no effect: {reason}", where=where, remedy=remedy)
-    megabytes = 0.0
     if not reason and isinstance(model, EncoderDecoder) and isinstance(rows, PairDataset):
-        megabytes = 4e-6 * int(rows.lengths[:, 0].sum()) * model.encoder.config.hidden_size
-        if megabytes > most:
-            reason = f"the encoder's states take {megabytes:,.1f} MB, and encoder_cache_mb is {most:,}"
-            remedy = f"write encoder_cache_mb: {math.ceil(megabytes)}, where the memory allows it"
+        size = _megabytes(model.encoder, rows)
+        if size > most:
+            reason = f"the encoder's states take {size:,.1f} MB, and encoder_cache_mb is {most:,}"
+            remedy = f"write encoder_cache_mb: {math.ceil(size)}, where the memory allows it"
     if reason and asked:
         where = where_of(recipe, "training.cache_encoder_states")
         raise UsageError(f"cache_encoder_states: {reason}", where=where, remedy=remedy)
     if reason:
         console.say(f"the encoder's states are not kept: {reason}", level=1)
-    else:
-        console.say(f"the encoder stands still: its states are kept once known ({megabytes:,.1f} MB)")
     return not reason
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from seq2seq_cli import console
 from seq2seq_cli.errors import CheckpointError, Finding, UsageError
 from seq2seq_cli.model import Stack
+from seq2seq_cli.recipe import changed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -109,6 +110,7 @@ def check(recipe: Recipe, parts: Parts) -> None:
         "mixed_precision: fp16": training.mixed_precision == "fp16",
         f"optim: {training.optim}": not training.optim.startswith("adamw_torch"),
         "cache_encoder_states": bool(training.cache_encoder_states),
+        "encoder_cache_mb": "encoder_cache_mb" in changed(training),
         "ema_decay": training.ema_decay is not None,
         "lora": recipe.model.lora is not None,
         "torch_compile": training.torch_compile,

@@ -37,8 +37,11 @@ def test_the_losses_are_those_without(recipe: Make, width: int) -> None:
     assert losses[0][-1] < 0.95 * losses[0][0]
 
 
-def test_states_are_the_encoders(recipe: Make) -> None:
-    trainer = trainer_of(recipe(*STILL))
+def test_states_are_the_encoders(recipe: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = prepare(recipe(*STILL))
+    assert "states are kept" not in capsys.readouterr().err, "slices of an encoder have none"
+    trainer = start(prepared, accelerator=make_accelerator(prepared.recipe), stop=StopRequest())
+    assert "the encoder stands still: its states are kept once known" in capsys.readouterr().err
     assert trainer.encoder_cache is not None
     batch = trainer.prepared.collate([3, 40, 7, 12], 0)
     assert batch.source_ids is not None

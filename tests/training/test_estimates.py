@@ -184,11 +184,13 @@ def test_the_time_is_that_of_one_process(
 
 
 def test_what_does_not_go_with_slices_is_refused_before_the_run(recipe: Make) -> None:
-    asked = recipe("training.optim=adafactor", "training.ema_decay=0.9")
+    still = ("model.freeze=[encoder]", "training.dropout=0", "training.encoder_cache_mb=9")
+    asked = recipe("training.optim=adafactor", "training.ema_decay=0.9", *still)
     dry.dry_run(asked, processes=2)
     with pytest.raises(UsageError, match="optim: adafactor does not go with FSDP") as refused:
         dry.dry_run(asked, processes=2, strategy="fsdp2")
-    assert len(refused.value.findings) == 2
+    assert len(refused.value.findings) == 3
+    assert any("encoder_cache_mb" in str(finding) for finding in refused.value.findings)
 
 
 def test_limits_of_the_process_count(monkeypatch: pytest.MonkeyPatch) -> None:
